@@ -1,0 +1,46 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`. Each installs what it needs first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+ROWS ?= 200000
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all lint format bench clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+$(VENV)/.installed: setup.cfg constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"clickparity needs Python 3.11, 3.12 or 3.13; got {v[0]}.{v[1]}. Try: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+install: $(VENV)/.installed  ## .venv with everything pinned (about 2 minutes)
+
+demo: install  ## the whole product on a synthetic log; leaves demo_out/report.html
+	$(BIN)/clickparity demo --out demo_out --rows $(ROWS)
+
+test: install  ## every default test
+	$(BIN)/python -m pytest
+
+test-all: install  ## the slow ones too
+	$(BIN)/python -m pytest -m "not gpu" --timeout=1800
+
+lint: install  ## ruff, mypy, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy pipeline models serving jobs
+	$(BIN)/lint-imports
+
+format: install  ## rewrite the code as ruff likes it
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install  ## ratios against peers, one table a benchmark
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
+	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+clean:  ## the demo's output and caches; keeps .venv
+	rm -rf demo_out .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

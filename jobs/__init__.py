@@ -1,0 +1,1 @@
+"""What gets scheduled: one file a job, and the command line."""

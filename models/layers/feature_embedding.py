@@ -1,0 +1,211 @@
+"""One fused embedding table for every categorical and sequence feature, looked up by one gather."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import tensorflow as tf
+
+from models.keras2 import keras
+from pipeline.encoded import MISSING_ID, EncodedSpec
+from pipeline.errors import ConfigError
+
+__all__ = ["FeatureEmbedding", "FieldRows", "field_rows"]
+
+
+@dataclasses.dataclass(frozen=True)
+class FieldRows:
+    """Which rows of the fused table belong to one feature: [offset, offset + num_rows)."""
+
+    name: str
+    offset: int
+    num_rows: int
+
+
+def field_rows(spec: EncodedSpec) -> dict[str, FieldRows]:
+    """The rows of each feature in the fused table, by feature name.
+
+    A sequence whose `vocabulary_of` names another feature shares that feature's rows.
+
+    Raises:
+        ConfigError: when a sequence shares the vocabulary of a feature that the spec does not hold.
+    """
+    owners: dict[str, int] = {feature.name: feature.vocab_size for feature in spec.categorical}
+    for sequence in spec.sequences:
+        if sequence.vocabulary_of == sequence.name:
+            owners[sequence.name] = sequence.vocab_size
+    for sequence in spec.sequences:
+        if sequence.vocabulary_of not in owners:
+            raise ConfigError(
+                "a sequence shares the vocabulary of a categorical feature or owns one",
+                f"{sequence.name!r} shares {sequence.vocabulary_of!r}, which is not there",
+                f"Share one of {sorted(owners)}, or preprocess again.",
+            )
+        owners[sequence.vocabulary_of] = max(owners[sequence.vocabulary_of], sequence.vocab_size)
+    rows: dict[str, FieldRows] = {}
+    offset = 0
+    for name, vocab_size in owners.items():
+        rows[name] = FieldRows(name, offset, vocab_size)
+        offset += vocab_size
+    for sequence in spec.sequences:
+        rows[sequence.name] = rows[sequence.vocabulary_of]
+    return rows
+
+
+def _on_this_replica(table: tf.Variable) -> tf.Variable:
+    """The replica's own copy of a variable that a strategy may have mirrored.
+
+    tf.gather reads single rows of a plain variable, but the whole table of a mirrored one, which has
+    no `sparse_read`: a copy of the table in every step.
+    """
+    copies = tf.distribute.get_strategy().experimental_local_results(table)
+    context = tf.distribute.get_replica_context()
+    replica = 0 if context is None else tf.get_static_value(context.replica_id_in_sync_group)
+    return copies[int(replica or 0)]
+
+
+@keras.utils.register_keras_serializable(package="clickparity")
+class FeatureEmbedding(keras.layers.Layer):
+    """Embeds all categorical and sequence features from one table with one gather.
+
+    Row of a feature's id = the feature's offset + id. A step's gradient is therefore one
+    IndexedSlices over the rows that the batch touched, which is what keeps the cost of an update
+    independent of the vocabulary. L2 on touched rows is the optimizer's (TrainConfig.embedding_l2).
+
+    Example:
+        >>> layer = FeatureEmbedding(spec, 16)
+        >>> fields = layer({"ids": tf.constant([[3, 1]])})  # [1, 2, 16]
+
+    Args:
+        spec: the encoded tensors; fields are its categoricals in order, then its sequences.
+        dim: width of every embedding.
+        initializer: Keras initializer of the table, by name, config or object.
+
+    Raises:
+        ConfigError: when dim < 1, or as `field_rows` says.
+    """
+
+    def __init__(
+        self,
+        spec: EncodedSpec,
+        dim: int,
+        *,
+        initializer: Any = "uniform",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if dim < 1:
+            raise ConfigError("an embedding has at least 1 dimension", dim, "Try 16.")
+        self.spec = spec
+        self.dim = dim
+        self.initializer = keras.initializers.get(initializer)
+        self.rows = field_rows(spec)
+        self.num_rows = sum({r.offset: r.num_rows for r in self.rows.values()}.values())
+        self._id_offsets = [self.rows[f.name].offset for f in spec.categorical]
+        self._table: tf.Variable | None = None
+
+    @property
+    def num_fields(self) -> int:
+        """Categoricals and sequences together: the second axis of the output."""
+        return len(self.spec.categorical) + len(self.spec.sequences)
+
+    @property
+    def tables(self) -> list[tf.Variable]:
+        """The embedding tables, for the row-sparse optimizer: [] before the layer is built."""
+        return [] if self._table is None else [self._table]
+
+    def build(self, input_shape: Any) -> None:
+        """Makes the table, [num_rows, dim]; none when the spec has no categorical feature."""
+        if self.num_rows:
+            self._table = self.add_weight(
+                name="table",
+                shape=(self.num_rows, self.dim),
+                initializer=self.initializer,
+                trainable=True,
+                dtype=tf.float32,
+                experimental_autocast=False,  # the rows are cast, not the table
+            )
+        super().build(input_shape)
+
+    def call(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+        """The embedding of every field.
+
+        Args:
+            inputs: an encoded batch; reads "ids" [batch, F] and "sequence/<name>" [batch, L].
+
+        Returns:
+            [batch, num_fields, dim] in the compute dtype. A sequence is the mean over its ids that
+            are not 0; an empty one is the zero vector.
+        """
+        if not self.num_fields:
+            batch_size = tf.shape(next(iter(inputs.values())))[0]
+            return tf.zeros([batch_size, 0, self.dim], self.compute_dtype)
+        num_ids = len(self.spec.categorical)
+        columns: list[tf.Tensor] = []
+        if num_ids:
+            columns.append(inputs["ids"] + tf.constant(self._id_offsets, inputs["ids"].dtype))
+        for sequence in self.spec.sequences:
+            columns.append(self._sequence_rows(inputs, sequence.name))
+        rows = columns[0] if len(columns) == 1 else tf.concat(columns, axis=1)
+        embedded = self._lookup(rows)  # [batch, F + sum of L, dim]
+        if not self.spec.sequences:
+            return embedded
+        widths = [num_ids, *(s.max_length for s in self.spec.sequences)]
+        fields, *bags = tf.split(embedded, widths, axis=1)
+        pooled = [
+            self._mean(bag, inputs[f"sequence/{sequence.name}"])
+            for bag, sequence in zip(bags, self.spec.sequences, strict=True)
+        ]
+        return tf.concat([fields, *pooled], axis=1)
+
+    def embed_sequence(
+        self, inputs: dict[str, tf.Tensor], name: str
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """A sequence unpooled, from the same table.
+
+        Args:
+            inputs: an encoded batch.
+            name: a sequence feature of the spec.
+
+        Returns:
+            ([batch, L, dim] in the compute dtype, bool mask [batch, L] of the ids that are not 0).
+
+        Raises:
+            KeyError: when the spec holds no such sequence.
+        """
+        self._maybe_build(inputs)
+        return self._lookup(self._sequence_rows(inputs, name)), self._mask(inputs, name)
+
+    def _sequence_rows(self, inputs: dict[str, tf.Tensor], name: str) -> tf.Tensor:
+        return inputs[f"sequence/{name}"] + self.rows[name].offset
+
+    @staticmethod
+    def _mask(inputs: dict[str, tf.Tensor], name: str) -> tf.Tensor:
+        return tf.not_equal(inputs[f"sequence/{name}"], MISSING_ID)
+
+    def _lookup(self, rows: tf.Tensor) -> tf.Tensor:
+        embedded = tf.gather(_on_this_replica(self._table), rows)
+        return tf.cast(embedded, self.compute_dtype)
+
+    @staticmethod
+    def _mean(bag: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
+        mask = tf.cast(tf.not_equal(ids, MISSING_ID), bag.dtype)[:, :, tf.newaxis]
+        count = tf.reduce_sum(mask, axis=1, keepdims=True)  # [batch, 1, 1]
+        return tf.reduce_sum(bag * mask, axis=1, keepdims=True) / tf.maximum(count, 1)
+
+    def get_config(self) -> dict[str, Any]:
+        """Everything that the constructor takes."""
+        return {
+            **super().get_config(),
+            "spec": json.loads(self.spec.to_json()),
+            "dim": self.dim,
+            "initializer": keras.initializers.serialize(self.initializer),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> FeatureEmbedding:
+        """The layer that `get_config` described."""
+        config = dict(config)
+        return cls(EncodedSpec.from_json(json.dumps(config.pop("spec"))), **config)

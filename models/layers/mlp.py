@@ -1,0 +1,64 @@
+"""Multi-layer perceptron: Dense, norm and activation in either order, dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from models.config import NormPlacement
+from models.keras2 import keras
+from models.layers.dropout import DropoutFactory
+from models.layers.normalization import NormFactory
+
+__all__ = ["MLP", "no_layer"]
+
+
+def no_layer() -> keras.layers.Layer:
+    """The factory of nothing: an identity layer."""
+    return keras.layers.Identity()
+
+
+class MLP(keras.layers.Layer):
+    """Hidden layers h = dropout(act(norm(W x + b))), or dropout(norm(act(W x + b))).
+
+    Args:
+        units: widths of the hidden layers; empty makes the identity.
+        norm: makes the normalization of one layer.
+        dropout: makes the dropout of one layer.
+        activation: name of the Keras activation.
+        placement: norm before or after the activation.
+
+    Shapes:
+        [batch, any] to [batch, units[-1]].
+    """
+
+    def __init__(
+        self,
+        units: Sequence[int],
+        *,
+        norm: NormFactory = no_layer,
+        dropout: DropoutFactory = no_layer,
+        activation: str = "relu",
+        placement: NormPlacement = NormPlacement.BEFORE_ACTIVATION,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name=name)
+        self.denses = [
+            keras.layers.Dense(width, name=f"dense_{i}") for i, width in enumerate(units)
+        ]
+        self.norms = [norm() for _ in units]
+        self.dropouts = [dropout() for _ in units]
+        self.activation = keras.activations.get(activation)
+        self.norm_first = placement is NormPlacement.BEFORE_ACTIVATION
+
+    def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Hidden representation [batch, units[-1]]."""
+        for dense, norm, dropout in zip(self.denses, self.norms, self.dropouts, strict=True):
+            x = dense(x)
+            if self.norm_first:
+                x = self.activation(norm(x, training=training))
+            else:
+                x = norm(self.activation(x), training=training)
+            x = dropout(x, training=training)
+        return x

@@ -1,0 +1,42 @@
+"""Metrics of click models: exact, weighted, with intervals; streaming where rows cannot be held.
+
+Every function takes `label` [rows] and one of `logits` or `probability` [rows], with an optional
+`weight` [rows]. Ranking metrics take any `score` that rises with the probability.
+"""
+
+from models.metrics.evaluation import evaluate
+from models.metrics.intervals import (
+    Interval,
+    auc_difference_interval,
+    auc_interval,
+    bootstrap_intervals,
+)
+from models.metrics.probability import (
+    calibration_ratio,
+    expected_calibration_error,
+    log_loss,
+    normalized_entropy,
+    reliability_bins,
+    toss_metric,
+    weighted_log_loss,
+)
+from models.metrics.ranking import auc, average_precision
+from models.metrics.streaming import StreamingMetrics
+
+__all__ = [
+    "Interval",
+    "StreamingMetrics",
+    "auc",
+    "auc_difference_interval",
+    "auc_interval",
+    "average_precision",
+    "bootstrap_intervals",
+    "calibration_ratio",
+    "evaluate",
+    "expected_calibration_error",
+    "log_loss",
+    "normalized_entropy",
+    "reliability_bins",
+    "toss_metric",
+    "weighted_log_loss",
+]

@@ -1,0 +1,86 @@
+"""The normalizations and where they go: `NormConfig`. Plain data, no TensorFlow."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from pydantic import Field, model_validator
+
+from models.strict_config import StrictConfig
+
+__all__ = ["NORM_TITLES", "NormConfig", "NormKind", "NormPlacement"]
+
+
+class NormKind(StrEnum):
+    """The normalizations; `NORM_TITLES` has a line on each."""
+
+    NONE = "none"
+    BATCH = "batch"
+    LAYER = "layer"
+    INSTANCE = "instance"
+    GROUP = "group"
+    RMS = "rms"
+    VARIANCE_ONLY = "variance_only"
+
+
+class NormPlacement(StrEnum):
+    """Where a hidden layer is normalized: Dense, norm, activation, or Dense, activation, norm."""
+
+    BEFORE_ACTIVATION = "before_activation"
+    AFTER_ACTIVATION = "after_activation"
+
+
+class NormConfig(StrictConfig):
+    """Which normalization, and where. A plain string stands for its kind: `model.norm=layer`.
+
+    The axes: on [batch, units] layer, rms and variance_only reduce the units of one row, group a
+    part of them. On [batch, fields, dim] layer, rms and variance_only reduce the dim of one field;
+    group and instance treat dim as channels and also reduce the fields; batch keeps one statistic
+    per dim. On an image [batch, height, width, channels] layer, rms and variance_only reduce one
+    whole image.
+
+    Attributes:
+        kind: the normalization.
+        placement: before or after the activation of a hidden layer.
+        epsilon: added to the variance (or mean square); one value for every kind.
+        momentum: batch only; the share of the old moving statistic that a step keeps.
+        synchronized: batch only; False (the default) means each replica normalizes by its own part
+            of the global batch, so the result depends on the number of replicas; True averages over
+            all of them.
+        groups: group only; must divide what it normalizes.
+        on_hidden: normalize the hidden layers (MLPs, attention, convolutions, mask blocks).
+        on_embeddings: normalize the embeddings [batch, fields, dim] too, before the model sees
+            them.
+    """
+
+    label: ClassVar[str] = "model.norm"
+    kind: NormKind = NormKind.LAYER
+    placement: NormPlacement = NormPlacement.BEFORE_ACTIVATION
+    epsilon: float = Field(1e-5, gt=0, lt=1)
+    momentum: float = Field(0.99, ge=0, lt=1)
+    synchronized: bool = False
+    groups: int = Field(8, ge=1)
+    on_hidden: bool = True
+    on_embeddings: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, raw: Any) -> Any:
+        return {"kind": raw.lower()} if isinstance(raw, str) else raw
+
+    @property
+    def uses_batch_statistics(self) -> bool:
+        """Whether a row's logit in training depends on the other rows of its batch."""
+        return self.kind is NormKind.BATCH
+
+
+NORM_TITLES: dict[NormKind, str] = {
+    NormKind.NONE: "no normalization",
+    NormKind.BATCH: "batch statistics in training, moving ones in serving: the scores differ",
+    NormKind.LAYER: "mean and variance of one row's units (Ba et al. 2016)",
+    NormKind.INSTANCE: "mean and variance of one row's fields or pixels per channel; not for units",
+    NormKind.GROUP: "mean and variance of one row within groups of channels (Wu and He 2018)",
+    NormKind.RMS: "root mean square of one row's units, no centering (Zhang and Sennrich 2019)",
+    NormKind.VARIANCE_ONLY: "deviation of one row's units, no centering or gain (Wang et al. 2020)",
+}

@@ -1,0 +1,43 @@
+"""Wide & Deep: a linear model and an MLP, trained together."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from models.config import ModelConfig
+from models.keras2 import keras
+from models.layers.tabular import FlatFeatures, LinearTerm
+from models.zoo.base import CTRModel, Inputs
+from pipeline.encoded import EncodedSpec
+
+__all__ = ["WideDeep"]
+
+
+class WideDeep(CTRModel):
+    """Wide & Deep.
+
+    logit = b + sum_f w_f[id_f] + w . numeric + w' . MLP([numeric, embeddings])
+    wide: one weight per id and per numeric feature; deep: [batch, D + F dim] through hidden_units.
+
+    Paper: Cheng et al. 2016, "Wide & Deep Learning for Recommender Systems", arXiv 1606.07792. Its
+    own
+    normalization: none. The paper's hand-made cross features belong in the schema; its two
+        optimizers
+    (FTRL for the wide part) are the trainer's business. Widths as in BARS.
+    """
+
+    def __init__(
+        self, config: ModelConfig, spec: EncodedSpec, *, dropout: float | None = None
+    ) -> None:
+        super().__init__(config, spec, dropout=dropout)
+        self.wide = LinearTerm(spec, name="wide")
+        self.features = FlatFeatures(
+            spec, config.embedding_dim, norm=self.embedding_norm_factory(), name="features"
+        )
+        self.mlp = self.make_mlp(config.hidden_units, name="mlp")
+        self.head = keras.layers.Dense(1, use_bias=False, name="head")
+
+    def compute_logits(self, inputs: Inputs, training: bool | None) -> tf.Tensor:
+        """Logits [batch, 1]."""
+        deep = self.mlp(self.features(inputs, training=training), training=training)
+        return self.wide(inputs) + self.head(deep)

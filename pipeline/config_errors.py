@@ -1,0 +1,166 @@
+"""A pydantic complaint as one message that a user can act on: the field, the rule, the value, the remedy.
+
+Schemas, preprocessing options and model configs are all told in the same form. No TensorFlow here.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from pipeline.errors import ConfigError
+
+__all__ = ["StrictConfig", "config_error", "did_you_mean", "explain_validation_error"]
+
+_CHOICES = ("enum", "literal_error", "union_tag_invalid")
+
+
+def did_you_mean(received: object, allowed: Iterable[str]) -> str:
+    """A remedy sentence: the nearest allowed value, if one is near, and then all of them."""
+    allowed = list(allowed)
+    by_lower = {a.lower(): a for a in allowed}
+    near = difflib.get_close_matches(str(received).lower(), by_lower, n=1, cutoff=0.6)
+    guess = f"Did you mean {by_lower[near[0]]!r}? " if near else ""
+    return f"{guess}Allowed: {', '.join(allowed)}."
+
+
+class StrictConfig(BaseModel):
+    """A frozen pydantic model that refuses options it does not have.
+
+    Class attributes:
+        label: how messages call this config ("model.norm").
+
+    Raises:
+        ConfigError: when an option does not exist; the message suggests the nearest one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    label: ClassVar[str] = "config"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_options(cls, raw: Any) -> Any:
+        if isinstance(raw, Mapping):
+            for key in raw:
+                if key not in cls.model_fields:
+                    raise ConfigError(
+                        f"{cls.label} has no option {key!r}",
+                        f"{cls.label}.{key}={raw[key]!r}",
+                        did_you_mean(key, cls.model_fields),
+                    )
+        return raw
+
+
+def config_error(error: ValidationError, label: str) -> ConfigError:
+    """The first complaint about a config whose options may be `--set`, as one message.
+
+    Args:
+        error: what `model_validate` raised.
+        label: the path in front of the field's ("model" for model.norm.kind).
+
+    Returns:
+        The `ConfigError` to raise instead; exit code 2.
+    """
+    first = error.errors()[0]
+    path = ".".join([label, *_path(first["loc"])])
+    others = error.error_count() - 1
+    more = f" ({others} more of this config's values are wrong.)" if others else ""
+    if first["type"] == "missing":
+        remedy = f"Set it, for example with --set {path}=..."
+        return ConfigError(f"{path} must be given", "nothing", remedy + more)
+    if first["type"] in _CHOICES:
+        rule, received, remedy = _choice(first)
+        return ConfigError(f"{path} {rule}", received, remedy + more)
+    return ConfigError(f"{path}: {_rule(first)}", repr(first["input"]), f"Change {path}.{more}")
+
+
+def explain_validation_error(
+    error: ValidationError, model: type[BaseModel], origin: str
+) -> ConfigError:
+    """The first complaint about a file (a schema, say), as one message.
+
+    Args:
+        error: what `model_validate` raised.
+        model: what was validated; its field names are what an unknown field may have meant.
+        origin: how messages call the file.
+
+    Returns:
+        The `ConfigError` to raise instead; exit code 2.
+    """
+    first = error.errors()[0]
+    where = ".".join(_path(first["loc"]))
+    place = f"{origin}: {where}" if where else origin
+    # A tuple with a wrong item is counted as too short as well: one problem, not two.
+    others = sum(e["type"] != "too_short" for e in error.errors()[1:])
+    more = f" ({others} more problem{'s' if others > 1 else ''} after this one.)" if others else ""
+    if first["type"] == "extra_forbidden":
+        key = str(first["loc"][-1])
+        allowed = _allowed_fields(model, first["loc"][:-1])
+        remedy = did_you_mean(key, allowed) if allowed else "Remove it."
+        return ConfigError(f"{place}: unknown field", repr(key), remedy + more)
+    if first["type"] == "missing":
+        return ConfigError(f"{place} must be given", "nothing", f"Add `{where}`.{more}")
+    if first["type"] == "union_tag_not_found":
+        tag = str(first["ctx"]["discriminator"]).strip("'")
+        return ConfigError(f"{place}.{tag} must be given", "nothing", f"Add `{tag}: ...`.{more}")
+    if first["type"] in _CHOICES:
+        rule, received, remedy = _choice(first)
+        return ConfigError(f"{place} {rule}", received, remedy + more)
+    got = first.get("input")
+    told = first["type"] == "value_error"  # our own rules say what they got
+    received = None if told or isinstance(got, (dict, BaseModel)) else repr(got)
+    return ConfigError(f"{place}: {_rule(first)}", received, f"Mend it.{more}")
+
+
+def _path(location: tuple[int | str, ...]) -> list[str]:
+    return [str(p) for p in location if not (isinstance(p, str) and p.startswith("function"))]
+
+
+def _rule(complaint: Any) -> str:
+    text = complaint["msg"].removeprefix("Value error, ")
+    return text if text[:1] in ("`",) else text[:1].lower() + text[1:]
+
+
+def _choice(complaint: Any) -> tuple[str, str, str]:
+    """(rule, value received, remedy) where a value must be one of a few."""
+    context, received = complaint["ctx"], complaint["input"]
+    rule = "must be one of the allowed values"
+    expected = context.get("expected")
+    if complaint["type"] == "union_tag_invalid":
+        expected, received = context["expected_tags"], context["tag"]
+        rule = f"has a {str(context['discriminator']).strip(chr(39))} that does not exist"
+    allowed = [v.strip(" '\"") for v in str(expected).replace(" or ", ", ").split(",")]
+    return rule, repr(received), did_you_mean(received, allowed)
+
+
+def _allowed_fields(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """Field names at `path` inside `model`, following nested models and discriminated unions."""
+    candidates: list[Any] = [model]
+    for part in path:
+        following: list[Any] = []
+        for candidate in candidates:
+            if isinstance(part, str) and part in candidate.model_fields:
+                following += _models_in(candidate.model_fields[part].annotation)
+            elif isinstance(part, int):
+                following.append(candidate)
+            else:  # the tag of a discriminated union
+                kind = candidate.model_fields.get("kind") or candidate.model_fields.get("name")
+                if kind is not None and kind.default == part:
+                    following.append(candidate)
+        candidates = following or candidates
+    names = dict.fromkeys(name for c in candidates for name in c.model_fields)
+    return list(names) if len(candidates) <= 2 else []
+
+
+def _models_in(annotation: Any) -> list[Any]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    found: list[Any] = []
+    for argument in getattr(annotation, "__args__", ()):
+        found += _models_in(argument)
+    if hasattr(annotation, "__metadata__"):
+        found += _models_in(annotation.__origin__)
+    return found

@@ -1,0 +1,105 @@
+"""A preprocessed data set as a directory: what `clickparity preprocess` leaves and everyone reads.
+
+    DATA_DIR/
+      schema.yaml        the resolved FeatureSchema
+      statistics/        FeatureStatistics: statistics.json, vocabulary/<feature>.csv
+      spec.json          the EncodedSpec of every row
+      train|validation|test/part-00000-of-00004.tfrecord
+      parity_sample/     a few raw rows beside their encoded tensors, for the parity checks
+      rejects/*.jsonl    rows that could not be read: file, offset, reason, raw
+      summary.json       where every input row went
+      _SUCCESS           the fingerprint; written last
+
+Reading it needs no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+from pipeline.encoded import EncodedSpec
+from pipeline.errors import ConfigError
+
+__all__ = ["SPLITS", "DataDirectory"]
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataDirectory:
+    """A finished data directory. Open it with `DataDirectory.open`.
+
+    Attributes:
+        path: the directory.
+        fingerprint: of schema, preprocessing options and input files together.
+        summary: the contents of summary.json.
+    """
+
+    path: Path
+    fingerprint: str
+    summary: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: str | Path) -> DataDirectory:
+        """Opens a finished directory.
+
+        Raises:
+            ConfigError: `path` is not a finished data directory.
+        """
+        path = Path(path)
+        try:
+            fingerprint = (path / "_SUCCESS").read_text().strip()
+            summary = json.loads((path / "summary.json").read_text())
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                "a data directory must be finished (have _SUCCESS and summary.json)",
+                f"{path} ({type(error).__name__})",
+                "Make it with: clickparity preprocess --schema NAME --input GLOB --out DIR.",
+            ) from None
+        return cls(path, fingerprint, summary)
+
+    @functools.cached_property
+    def spec(self) -> EncodedSpec:
+        """The shapes of the encoded tensors."""
+        return EncodedSpec.from_json((self.path / "spec.json").read_text())
+
+    @functools.cached_property
+    def schema(self) -> Any:
+        """The resolved `pipeline.schema.FeatureSchema`."""
+        from pipeline.schema import FeatureSchema
+
+        return FeatureSchema.load(self.path / "schema.yaml")
+
+    def files(self, split: str) -> list[str]:
+        """The shards of a split, in order.
+
+        Raises:
+            ConfigError: no such split, or it has no rows.
+        """
+        if split not in SPLITS:
+            raise ConfigError(f"split must be one of {', '.join(SPLITS)}", repr(split))
+        files = sorted(str(f) for f in (self.path / split).glob("part-*.tfrecord"))
+        if not files or not self.num_rows(split):
+            raise ConfigError(
+                f"the {split} split must have rows",
+                f"0 rows in {self.path / split}",
+                "Give it a share in the schema's `split`, or preprocess more data.",
+            )
+        return files
+
+    def num_rows(self, split: str) -> int:
+        """Encoded rows in a split."""
+        return int(self.summary["splits"][split]["rows"])
+
+    def label_rate(self, split: str) -> float:
+        """Weighted share of clicks in a split, as written (after down-sampling)."""
+        return float(self.summary["splits"][split]["label_rate"])
+
+    @property
+    def negative_keep_rate(self) -> float:
+        """Share of the negative training rows that were kept; 1 without down-sampling."""
+        return float(self.summary["negative_keep_rate"])

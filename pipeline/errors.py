@@ -1,0 +1,49 @@
+"""Errors that an operator can act on: the rule, the value received, the remedy.
+
+Every error that is somebody's to mend (a typo in a config, bad input data, a gate that said no)
+is a `ClickparityError`; the command line prints its message without a traceback and exits with its
+`exit_code`. Anything else is a bug or a passing fault: exit 1, with the traceback.
+"""
+
+from __future__ import annotations
+
+__all__ = ["ClickparityError", "ConfigError", "DataError", "GateError"]
+
+
+class ClickparityError(Exception):
+    """One message with rule, value received and remedy.
+
+    Args:
+        rule: what must hold, as a sentence fragment ("groups must divide units").
+        received: the value that broke the rule; left out of the message when None.
+        remedy: what to do about it, as a sentence ("Try groups=20.").
+    """
+
+    exit_code = 1
+
+    def __init__(self, rule: str, received: object = None, remedy: str = "") -> None:
+        self.rule, self.received, self.remedy = rule, received, remedy
+        got = "" if received is None else f"; got {received}"
+        super().__init__(f"{rule}{got}." + (f" {remedy}" if remedy else ""))
+
+    def __reduce__(self) -> tuple[type, tuple[str, object, str]]:
+        """Survives pickling, which is how Beam carries an error out of a worker process."""
+        return type(self), (self.rule, self.received, self.remedy)
+
+
+class ConfigError(ClickparityError):
+    """Wrong configuration or arguments: exit code 2, never retried."""
+
+    exit_code = 2
+
+
+class GateError(ClickparityError):
+    """A gate said no (parity, quality, drift): exit code 3, never retried."""
+
+    exit_code = 3
+
+
+class DataError(ClickparityError):
+    """The input data is bad (empty, over its reject limit, contradicts the schema): exit code 4."""
+
+    exit_code = 4

@@ -1,0 +1,90 @@
+"""Files by path, local or remote (`gs://...`, through Beam's FileSystems, imported only when needed)."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import os
+from collections.abc import Sequence
+from typing import BinaryIO, cast
+
+from pipeline.errors import ConfigError
+
+__all__ = ["InputFile", "expand_inputs", "is_remote", "open_for_reading"]
+
+
+@dataclasses.dataclass(frozen=True)
+class InputFile:
+    """An input file as a run's fingerprint sees it.
+
+    Attributes:
+        path: absolute, or with its scheme.
+        size: in bytes.
+        version: modification time in nanoseconds, or the object store's own time stamp.
+    """
+
+    path: str
+    size: int
+    version: str
+
+
+def is_remote(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` has a scheme (gs://...)."""
+    return "://" in str(path)
+
+
+def open_for_reading(path: str) -> BinaryIO:
+    """The raw bytes of a file; compression is not undone."""
+    if not is_remote(path):
+        return open(path, "rb")
+    from apache_beam.io.filesystem import CompressionTypes
+    from apache_beam.io.filesystems import FileSystems
+
+    stream = FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+    return cast(BinaryIO, stream)
+
+
+def expand_inputs(patterns: Sequence[str]) -> list[InputFile]:
+    """Files that match any of `patterns`, sorted by path, without repeats.
+
+    Raises:
+        ConfigError: a pattern matches nothing, or names a directory.
+    """
+    found: dict[str, InputFile] = {}
+    for pattern in patterns:
+        files = _expand_remote(pattern) if is_remote(pattern) else _expand_local(pattern)
+        if not files:
+            raise ConfigError(
+                "--input must match at least one file", repr(pattern), "Check the path or the glob."
+            )
+        found.update((f.path, f) for f in files)
+    if not found:
+        raise ConfigError("--input must name at least one file", "none")
+    return [found[path] for path in sorted(found)]
+
+
+def _expand_local(pattern: str) -> list[InputFile]:
+    matches = [pattern] if os.path.exists(pattern) else glob.glob(pattern, recursive=True)
+    files = []
+    for match in matches:
+        if os.path.isdir(match):
+            if match == pattern:
+                raise ConfigError(
+                    "--input must name files",
+                    f"the directory {match}",
+                    f"Try {match.rstrip('/')}/*.",
+                )
+            continue
+        stat = os.stat(match)
+        files.append(InputFile(os.path.abspath(match), stat.st_size, str(stat.st_mtime_ns)))
+    return files
+
+
+def _expand_remote(pattern: str) -> list[InputFile]:
+    from apache_beam.io.filesystems import FileSystems
+
+    (result,) = FileSystems.match([pattern])
+    return [
+        InputFile(m.path, m.size_in_bytes, str(m.last_updated_in_seconds))
+        for m in result.metadata_list
+    ]

@@ -1,0 +1,85 @@
+"""How to preprocess: what a run may choose beside the schema. Validated when it is read.
+
+Needs no Beam and no TensorFlow, so that a run with nothing to do finds that out at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.errors import ConfigError
+from pipeline.paths import InputFile
+from pipeline.schema import FeatureSchema
+from pipeline.step_directory import fingerprint_of
+
+__all__ = ["PreprocessConfig", "data_fingerprint"]
+
+FORMAT_VERSION = 1  # of the data directory; part of the fingerprint
+
+
+class PreprocessConfig(BaseModel):
+    """Options of the Beam job.
+
+    Attributes:
+        seed: of the shuffle and of the down-sampling.
+        negative_keep_rate: share of the negative training rows that are kept; the export folds the
+            correction in (logit + ln rate).
+        max_reject_rate: above this share of unreadable rows the job fails (exit 4).
+        layout: `packed` records, or `examples`: one tf.Example a row for other TensorFlow tools.
+        block_bytes: size of the pieces that text files are cut into. It decides the position of a
+            row, and so is part of the fingerprint.
+        shard_bytes: size of an output file.
+        rows_per_record: rows in a packed record.
+        num_partitions: per feature, how many parts its counts are merged in; memory is bounded by a part.
+        parity_sample_rows: raw rows kept beside their encoding for the parity checks.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int = 0
+    negative_keep_rate: float = Field(1.0, gt=0, le=1)
+    max_reject_rate: float = Field(0.01, ge=0, le=1)
+    layout: Literal["packed", "examples"] = "packed"
+    block_bytes: int = Field(8 << 20, ge=1 << 10)
+    shard_bytes: int = Field(64 << 20, ge=1 << 10)
+    rows_per_record: int = Field(4096, ge=1, le=1 << 20)
+    num_partitions: int = Field(8, ge=1, le=4096)
+    parity_sample_rows: int = Field(1024, ge=1, le=100_000)
+
+
+def data_fingerprint(
+    schema: FeatureSchema,
+    inputs: Sequence[InputFile],
+    config: PreprocessConfig,
+    base_statistics: str | Path | None = None,
+) -> str:
+    """Of everything that the data directory's bytes follow from.
+
+    Args:
+        schema: as written, patterns unresolved (the files decide the rest, and they are in).
+        inputs: the files.
+        config: options.
+        base_statistics: the statistics directory whose ids are kept.
+
+    Raises:
+        ConfigError: `base_statistics` is no statistics directory.
+    """
+    base = None
+    if base_statistics is not None:
+        path = Path(base_statistics) / "statistics.json"
+        if not path.is_file():
+            raise ConfigError(
+                "--base-statistics must name a statistics directory",
+                str(base_statistics),
+                "Point at the `statistics` directory inside a data directory.",
+            )
+        vocabularies = sorted((path.parent / "vocabulary").glob("*.csv"))
+        base = fingerprint_of(*(p.name + p.read_text() for p in (path, *vocabularies)))
+    files = [[f.path, f.size, f.version] for f in inputs]
+    return fingerprint_of(
+        FORMAT_VERSION, schema.fingerprint(), files, config.model_dump(mode="json"), base
+    )

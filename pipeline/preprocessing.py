@@ -1,0 +1,322 @@
+"""The Beam job: raw click logs -> a data directory. Statistics pass, encode pass, splits, rejects, summary.
+
+An element of a PCollection is a block or a few numbers, never a row. Local runs use Beam's in-process
+FnApiRunner (DirectRunner would first try to download another); any `--runner` passes through.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+from pipeline.accounting import check_rejects, summarise
+from pipeline.count_pass import CountRows, MergePartials, text_features, write_pickle
+from pipeline.data_directory import SPLITS, DataDirectory
+from pipeline.encode_pass import EncodePlan, EncodeRows, ShardResult, WriteShard
+from pipeline.errors import ClickparityError, ConfigError, DataError
+from pipeline.parity_sample import collect_samples
+from pipeline.paths import expand_inputs
+from pipeline.preprocess_config import PreprocessConfig, data_fingerprint
+from pipeline.rows import SplitTimes
+from pipeline.schema import CategoricalFeature, FeatureSchema, vocabulary_owner
+from pipeline.sources import Block, InputPlan, plan_blocks, read_block
+from pipeline.sources.columns import parse_time
+from pipeline.statistics import FeatureStatistics, PartialStatistics
+from pipeline.step_directory import is_finished, step_directory
+from pipeline.vocabulary import Vocabulary, read_vocabulary
+from pipeline.vocabulary_pass import build_vocabularies
+
+__all__ = ["Progress", "preprocess"]
+
+Progress = Callable[[str, Path, int], Any]
+"""Called as progress(phase, directory of marks, number of blocks); returns a context manager."""
+
+
+def preprocess(
+    schema: FeatureSchema,
+    inputs: Sequence[str],
+    out: str | Path,
+    config: PreprocessConfig | None = None,
+    *,
+    base_statistics: str | Path | None = None,
+    beam_options: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> DataDirectory:
+    """Runs the job, unless `out` already holds its result.
+
+    Args:
+        schema: patterns allowed.
+        inputs: paths and globs.
+        out: the data directory; must be new, empty, or hold this very data set.
+        config: options.
+        base_statistics: a `statistics` directory whose ids are kept (new values are appended).
+        beam_options: Beam's own options, e.g. ["--direct_num_workers=2"].
+        progress: see `Progress`.
+
+    Raises:
+        ConfigError: bad arguments, or a schema that contradicts the files.
+        DataError: too many rejects, no rows, a file that cannot be read.
+    """
+    out, config = Path(out), config or PreprocessConfig()
+    fingerprint = data_fingerprint(schema, expand_inputs(inputs), config, base_statistics)
+    if is_finished(out, fingerprint):
+        return DataDirectory.open(out)
+    plan = plan_blocks(schema, inputs, block_bytes=config.block_bytes)
+    with step_directory(out, fingerprint) as staging:
+        for name in ("statistics/vocabulary", "rejects", "progress", "spill", "sample", *SPLITS):
+            (staging / name).mkdir(parents=True)
+        job = _Job(plan, config, staging, list(beam_options), progress)
+        times = job.split_times()
+        partial = job.count(times, base_statistics)
+        check_rejects(partial, config, staging)
+        job.encode(times, partial)
+        for name in ("spill", "progress", "sample"):
+            shutil.rmtree(staging / name)
+    return DataDirectory.open(out)
+
+
+class _Job:
+    """The three pipelines over one plan and one staging directory."""
+
+    def __init__(
+        self,
+        plan: InputPlan,
+        config: PreprocessConfig,
+        staging: Path,
+        beam_options: list[str],
+        progress: Progress | None,
+    ) -> None:
+        self.schema, self.blocks, self.files = plan.schema, plan.blocks, plan.files
+        self.config, self.staging = config, staging
+        self._options, self._progress = beam_options, progress
+
+    def _run(self, phase: str, build: Callable[[beam.PCollection], None]) -> None:
+        """One pipeline over all blocks; errors of ours come out of it unwrapped."""
+        options = PipelineOptions(self._options)
+        options.view_as(SetupOptions).save_main_session = False
+        chosen = options.get_all_options().get("runner")
+        pipeline = beam.Pipeline(runner=chosen or FnApiRunner(), options=options)
+        blocks = pipeline | "Blocks" >> beam.Create(list(self.blocks))
+        build(blocks | "Spread" >> beam.Reshuffle())
+        try:
+            if self._progress is None:
+                pipeline.run().wait_until_finish()
+            else:
+                with self._progress(phase, self.staging / "progress", len(self.blocks)):
+                    pipeline.run().wait_until_finish()
+        except Exception as error:
+            raise _unwrapped(error) from error
+
+    # --------------------------------------------------------------- split by time
+
+    def split_times(self) -> SplitTimes | None:
+        """Thresholds of a split by time, to the minute, from a pass over the time column alone."""
+        schema = self.schema
+        if schema.split.by != "time":
+            return None
+        assert schema.time is not None
+        only_time = CategoricalFeature(name="time", column=schema.time.column)
+        narrow = schema.model_copy(update={"features": (only_time,), "carry": (), "weight": None})
+        path = str(self.staging / "minutes.pickle")
+
+        def build(blocks: beam.PCollection) -> None:
+            minutes = blocks | "Minutes" >> beam.FlatMap(_minutes, narrow)
+            summed = minutes | "SumMinutes" >> beam.CombinePerKey(sum)
+            _save(summed | "All" >> beam.combiners.ToList(), path)
+
+        self._run("times", build)
+        counted = sorted(_load(path))
+        if not counted:
+            raise DataError("the input must have rows", "none with a readable time")
+        minute = np.array([m for m, _ in counted])
+        cumulative = np.cumsum([n for _, n in counted]) / sum(n for _, n in counted)
+
+        def first_minute_above(share: float) -> int:
+            at = int(np.searchsorted(cumulative, share, side="right"))
+            return int(minute[at]) * 60 if at < len(minute) else int(minute[-1]) * 60 + 60
+
+        split = schema.split
+        test = first_minute_above(1 - split.test) if split.test else 2**62
+        validation = first_minute_above(1 - split.test - split.validation)
+        return SplitTimes(validation if split.validation else test, test)
+
+    # --------------------------------------------------------------- statistics
+
+    def count(
+        self, times: SplitTimes | None, base_statistics: str | Path | None
+    ) -> PartialStatistics:
+        """The statistics pass; leaves statistics/ in the staging directory."""
+        staging, schema = str(self.staging), self.schema
+        base = _base_vocabularies(schema, base_statistics) if base_statistics is not None else {}
+        partial_path = str(self.staging / "partial.pickle")
+        distinct_path = str(self.staging / "distinct.pickle")
+
+        def build(blocks: beam.PCollection) -> None:
+            count = CountRows(schema, times, self.config.num_partitions, staging)
+            counted = blocks | "Count" >> beam.ParDo(count).with_outputs("partial", main="values")
+            merged = counted.partial | "Merge" >> beam.CombineGlobally(MergePartials())
+            merged | "SavePartial" >> beam.Map(write_pickle, partial_path)
+            distinct = build_vocabularies(counted.values, schema, staging, base)
+            _save(distinct | "AllDistinct" >> beam.combiners.ToList(), distinct_path)
+
+        self._run("statistics", build)
+        partial: PartialStatistics = _load(partial_path)
+        statistics = _assemble(schema, partial, dict(_load(distinct_path)), base, self.staging)
+        statistics.save(self.staging / "statistics")
+        return partial
+
+    # --------------------------------------------------------------- encoding
+
+    def encode(self, times: SplitTimes | None, partial: PartialStatistics) -> None:
+        """The encode pass; leaves shards, parity sample, spec, schema and summary."""
+        from pipeline.feature_transform import encoded_spec
+        from pipeline.records import RowLayout
+
+        schema, config, staging = self.schema, self.config, self.staging
+        spec = encoded_spec(schema, FeatureStatistics.load(staging / "statistics"))
+        width = RowLayout.of(spec).row_words * 4
+        expected = [partial.split_rows[s] for s in SPLITS]
+        clicks = float(partial.click_weight / partial.label_weight) if partial.label_weight else 0.0
+        expected[0] = int(expected[0] * (clicks + (1 - clicks) * config.negative_keep_rate)) + 1
+        sample_split = next((i for i in (2, 1, 0) if partial.split_rows[SPLITS[i]]), 0)
+        plan = EncodePlan(
+            schema=schema,
+            spec=spec,
+            config=config,
+            times=times,
+            staging=str(staging),
+            num_shards=tuple(_num_shards(n, width, config) for n in expected),  # type: ignore[arg-type]
+            sample_split=sample_split,
+            sample_rate=1.5 * config.parity_sample_rows / max(expected[sample_split], 1),
+        )
+        results_path, fates_path = str(staging / "shards.pickle"), str(staging / "fates.pickle")
+
+        def build(blocks: beam.PCollection) -> None:
+            encoded = blocks | "Encode" >> beam.ParDo(EncodeRows(plan)).with_outputs(
+                "count", main="pieces"
+            )
+            fates = encoded.count | "SumFates" >> beam.CombineGlobally(_sum_arrays)
+            fates | "SaveFates" >> beam.Map(write_pickle, fates_path)
+            everyone = [(i, s) for i, n in enumerate(plan.num_shards) for s in range(n)]
+            shards = {"pieces": encoded.pieces}
+            shards["all"] = blocks.pipeline | "Shards" >> beam.Create([(k, None) for k in everyone])
+            written = (
+                shards
+                | "Gather" >> beam.CoGroupByKey()
+                | "Pieces" >> beam.MapTuple(lambda key, found: (key, list(found["pieces"])))
+                | "Write" >> beam.ParDo(WriteShard(plan))
+            )
+            _save(written | "Results" >> beam.combiners.ToList(), results_path)
+
+        self._run("encode", build)
+        results: list[ShardResult] = _load(results_path)
+        summary = summarise(
+            self.files, partial, _load(fates_path), results, config, spec.fingerprint
+        )
+        collect_samples(staging, RowLayout.of(spec), config.parity_sample_rows)
+        (staging / "schema.yaml").write_text(schema.to_yaml())
+        (staging / "spec.json").write_text(spec.to_json() + "\n")
+        (staging / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+
+
+# ------------------------------------------------------------------------------------- parts of the job
+
+
+def _minutes(block: Block, schema: FeatureSchema) -> list[tuple[int, int]]:
+    """(minute since 1970, rows) of a block."""
+    assert schema.time is not None
+    found: dict[int, int] = {}
+    for chunk in read_block(block, schema):
+        seconds = parse_time(chunk.table[schema.time.column], schema.time.format)
+        for minute, rows in zip(
+            *np.unique(np.asarray(seconds) // 60, return_counts=True), strict=True
+        ):
+            found[int(minute)] = found.get(int(minute), 0) + int(rows)
+    return list(found.items())
+
+
+def _sum_arrays(arrays: Any) -> Any:
+    return sum(arrays, np.zeros(5, np.int64))
+
+
+def _save(single: beam.PCollection, path: str) -> None:
+    single | f"Save {Path(path).stem}" >> beam.Map(write_pickle, path)
+
+
+def _load(path: str) -> Any:
+    """Reads a result that a pipeline left in the staging directory, and removes it."""
+    value = pickle.loads(Path(path).read_bytes())
+    Path(path).unlink()
+    return value
+
+
+def _base_vocabularies(schema: FeatureSchema, directory: str | Path) -> dict[str, list[bytes]]:
+    """The values whose ids must stay what they are, by feature.
+
+    Raises:
+        ConfigError: the ids would shift, since the number of unseen buckets is not what it was.
+    """
+    earlier = FeatureStatistics.load(directory)
+    base = {}
+    for feature in text_features(schema):
+        if feature.name not in earlier.vocabularies:
+            continue
+        before = earlier.numbers["text"][feature.name]["num_oov_buckets"]
+        if before != feature.num_oov_buckets:
+            raise ConfigError(
+                "num_oov_buckets must stay what it was, or every id would shift",
+                f"{feature.name}: {feature.num_oov_buckets} now, {before} in {directory}",
+                f"Set num_oov_buckets: {before}, or leave --base-statistics out.",
+            )
+        base[feature.name] = earlier.vocabularies[feature.name].values.to_pylist()
+    return base
+
+
+def _assemble(
+    schema: FeatureSchema,
+    partial: PartialStatistics,
+    distinct: dict[str, int],
+    base: dict[str, list[bytes]],
+    staging: Path,
+) -> FeatureStatistics:
+    """Statistics from the merged parts; a feature without any value keeps its base vocabulary."""
+    vocabularies = {}
+    for feature in text_features(schema):
+        name = feature.name
+        if vocabulary_owner(feature) != name:
+            continue
+        if name in distinct:
+            path = staging / "statistics" / "vocabulary" / f"{name}.csv"
+            vocabularies[name] = read_vocabulary(path, distinct[name])
+        else:
+            kept = pa.array(base.get(name, []) if feature.max_vocab_size else [], pa.binary())
+            vocabularies[name] = Vocabulary(kept, np.zeros(len(kept), np.int64), 0)
+    return FeatureStatistics.assemble(schema, partial, vocabularies)
+
+
+def _num_shards(rows: int, width: int, config: PreprocessConfig) -> int:
+    """Files of about `shard_bytes`; at least 4 where there is enough to read in parallel."""
+    by_size = -(-rows * width // config.shard_bytes)
+    return max(by_size, 4 if rows >= 4 * config.rows_per_record else 1)
+
+
+def _unwrapped(error: BaseException) -> BaseException:
+    """Our own error out of Beam's wrapping (it re-raises with the stage name appended)."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ClickparityError):
+            return type(seen)(seen.rule, seen.received, seen.remedy)
+        seen = seen.__cause__ or seen.__context__
+    logging.getLogger(__name__).debug("not one of ours: %r", error)
+    return error

@@ -1,0 +1,47 @@
+"""FeatureSchema: the one typed description of a data set; everything else is derived from it.
+
+A schema says what the data *is*: the file format, the label, the features with their kinds, missing
+values and vocabulary limits, the time column and the split. What a model makes of it (embedding sizes
+and such) is the model's. Presets live in `pipeline/schemas/*.yaml`.
+"""
+
+from pipeline.config_errors import explain_validation_error
+from pipeline.schema.features import (
+    CROSS_SEPARATOR,
+    CategoricalFeature,
+    CrossFeature,
+    DatetimeFeature,
+    Feature,
+    ImageColumn,
+    NumericFeature,
+    SequenceColumn,
+    VocabularyFeature,
+    feature_columns,
+    vocabulary_owner,
+)
+from pipeline.schema.formats import CsvFormat, ExamplesFormat, JsonLinesFormat, ParquetFormat
+from pipeline.schema.rows import LabelSpec, SplitSpec, TimeSpec
+from pipeline.schema.schema import FeatureSchema
+
+__all__ = [
+    "CROSS_SEPARATOR",
+    "CategoricalFeature",
+    "CrossFeature",
+    "CsvFormat",
+    "DatetimeFeature",
+    "ExamplesFormat",
+    "Feature",
+    "FeatureSchema",
+    "ImageColumn",
+    "JsonLinesFormat",
+    "LabelSpec",
+    "NumericFeature",
+    "ParquetFormat",
+    "SequenceColumn",
+    "SplitSpec",
+    "TimeSpec",
+    "VocabularyFeature",
+    "explain_validation_error",
+    "feature_columns",
+    "vocabulary_owner",
+]

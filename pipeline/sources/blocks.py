@@ -1,0 +1,173 @@
+"""Cutting input files into blocks: byte ranges of text, row groups of Parquet, whole files otherwise.
+
+Blocks depend on the files alone, never on how many workers there are: the position of a row
+(block, row in block) is what its split, its shuffle and its sampling are derived from.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Sequence
+
+from pipeline.errors import ClickparityError, ConfigError, DataError
+from pipeline.paths import InputFile, expand_inputs, open_for_reading
+from pipeline.schema import (
+    CsvFormat,
+    ExamplesFormat,
+    FeatureSchema,
+    JsonLinesFormat,
+    ParquetFormat,
+)
+
+__all__ = ["DEFAULT_BLOCK_BYTES", "Block", "InputPlan", "is_gzip", "plan_blocks"]
+
+DEFAULT_BLOCK_BYTES = 8 << 20
+_HEADER_BYTES = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A piece of an input file that one worker reads.
+
+    Attributes:
+        index: position among all blocks of the job.
+        path: the file.
+        start, end: byte range of text (a row belongs to the block in which it starts; `end` is -1 for
+            "to the end", used for files that cannot be split), or row groups of Parquet.
+        columns: the columns of this file, in file order; empty when the format names them itself.
+        gzip: the file is gzip-compressed text.
+    """
+
+    index: int
+    path: str
+    start: int
+    end: int
+    columns: tuple[str, ...] = ()
+    gzip: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class InputPlan:
+    """What a job reads: the schema resolved against the files, the files, and their blocks."""
+
+    schema: FeatureSchema
+    files: tuple[InputFile, ...]
+    blocks: tuple[Block, ...]
+
+
+def is_gzip(path: str) -> bool:
+    """Whether the file starts with gzip's magic bytes."""
+    with open_for_reading(path) as stream:
+        return stream.read(2) == b"\x1f\x8b"
+
+
+def plan_blocks(
+    schema: FeatureSchema, patterns: Sequence[str], *, block_bytes: int = DEFAULT_BLOCK_BYTES
+) -> InputPlan:
+    """Expands the globs, resolves the schema against the files' columns and cuts the files.
+
+    Raises:
+        ConfigError: nothing matches, or a file lacks a column of the schema.
+        DataError: every file is empty, or one cannot be read as its format.
+    """
+    files = expand_inputs(patterns)
+    if not any(f.size for f in files):
+        raise DataError(
+            "the input must have rows", f"{len(files)} empty file(s), {files[0].path} first"
+        )
+    blocks: list[Block] = []
+    resolved: FeatureSchema | None = None
+    for file in files:
+        if not file.size:
+            continue
+        try:
+            columns, pieces, gzipped = _cut(schema, file, block_bytes)
+        except (OSError, ValueError, EOFError, zlib.error) as error:
+            if isinstance(error, ClickparityError):
+                raise
+            raise DataError(
+                f"{file.path} must be readable as {schema.source.kind}",
+                f"{type(error).__name__}: {error}",
+                "Repair or remove the file, or mend `source` in the schema.",
+            ) from None
+        try:
+            this = schema.resolve(columns)
+        except ConfigError as error:
+            raise ConfigError(f"{file.path}: {error.rule}", error.received, error.remedy) from None
+        if resolved is not None and this != resolved:
+            raise ConfigError(
+                "all files must give the schema's patterns the same columns",
+                f"{file.path} differs from {files[0].path}",
+                "Preprocess them apart, or list the features without patterns.",
+            )
+        resolved = this
+        in_text = columns if isinstance(schema.source, CsvFormat) else ()
+        for start, end in pieces:
+            blocks.append(Block(len(blocks), file.path, start, end, tuple(in_text), gzipped))
+    assert resolved is not None
+    return InputPlan(resolved, tuple(files), tuple(blocks))
+
+
+def _cut(
+    schema: FeatureSchema, file: InputFile, block_bytes: int
+) -> tuple[list[str], list[tuple[int, int]], bool]:
+    """(columns, pieces, gzip) of one file."""
+    source = schema.source
+    if isinstance(source, ParquetFormat):
+        import pyarrow.parquet as pq
+
+        with open_for_reading(file.path) as stream:
+            parquet = pq.ParquetFile(stream)
+            names = list(parquet.schema_arrow.names)
+            return names, [(i, i + 1) for i in range(parquet.num_row_groups)], False
+    if isinstance(source, ExamplesFormat):
+        from pipeline.sources.examples import example_columns
+
+        return example_columns(schema, file.path), [(0, -1)], False
+    gzipped = is_gzip(file.path)
+    first, header_end = _first_line(file.path, gzipped)
+    start = 0
+    if isinstance(source, JsonLinesFormat):
+        columns = _json_columns(schema, first)
+    elif source.header:
+        columns, start = _split_line(first, source), header_end
+    else:
+        columns = list(source.columns)
+    if gzipped or (isinstance(source, CsvFormat) and source.newlines_in_values):
+        return columns, [(start, -1)], gzipped
+    cuts = [*range(start, max(file.size, start + 1), block_bytes), max(file.size, start)]
+    return columns, [(a, b) for a, b in zip(cuts, cuts[1:], strict=False) if b > a], False
+
+
+def _first_line(path: str, gzipped: bool) -> tuple[bytes, int]:
+    """The first line without its line break, and where the next one starts."""
+    with open_for_reading(path) as raw:
+        if gzipped:
+            with gzip.GzipFile(fileobj=raw) as stream:
+                line = stream.readline(_HEADER_BYTES)
+        else:
+            line = raw.readline(_HEADER_BYTES)
+    return line.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n"), len(line)
+
+
+def _split_line(line: bytes, source: CsvFormat) -> list[str]:
+    text = line.decode("utf-8")
+    if source.quote is None:
+        return text.split(source.delimiter)
+    reader = csv.reader(io.StringIO(text), delimiter=source.delimiter, quotechar=source.quote)
+    return next(reader, [])
+
+
+def _json_columns(schema: FeatureSchema, first: bytes) -> list[str]:
+    """Columns that may occur: those of the first object, and all that the schema names plainly."""
+    try:
+        found = json.loads(first)
+        keys = list(found) if isinstance(found, dict) else []
+    except ValueError:
+        keys = []  # a malformed first line is a reject like any other
+    return list(dict.fromkeys([*keys, *(c for c in schema.columns if "*" not in c)]))

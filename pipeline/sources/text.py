@@ -1,0 +1,172 @@
+"""Text files -> rows: cutting at line breaks, parsing a chunk in one call, cutting on failure.
+
+Only when the call for a whole chunk fails is the chunk cut, first into pieces and then into halves,
+until the offending lines stand alone: good rows are never lost to a bad neighbour.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.errors import DataError
+from pipeline.paths import open_for_reading
+from pipeline.schema import CsvFormat, FeatureSchema
+from pipeline.sources.blocks import DEFAULT_BLOCK_BYTES, Block
+from pipeline.sources.chunk import Parsed, Reject, empty_table
+from pipeline.sources.text_parsers import csv_parser, json_parser
+
+__all__ = ["read_text"]
+
+_PIECE_ROWS = 256
+_BOM = b"\xef\xbb\xbf"
+
+
+def read_text(block: Block, schema: FeatureSchema, max_line_bytes: int) -> Iterator[Parsed]:
+    """The rows of a block of CSV or JSON Lines, a chunk at a time."""
+    source = schema.source
+    quote = source.quote if isinstance(source, CsvFormat) and source.newlines_in_values else None
+    parse = csv_parser(block, schema) if isinstance(source, CsvFormat) else json_parser(schema)
+    for offset, data in _chunks(block, quote):
+        parser = _ChunkParser(block.path, offset, data, quote, parse, max_line_bytes)
+        if parser.num_rows:
+            yield parser.run(schema)
+
+
+class _ChunkParser:
+    """Finds the rows of one chunk of text and parses them."""
+
+    def __init__(
+        self,
+        path: str,
+        offset: int,
+        data: bytes,
+        quote: str | None,
+        parse: Callable[[bytes, int], pa.Table],
+        max_line_bytes: int,
+    ) -> None:
+        self._path, self._offset, self._data = path, offset, data
+        self._parse, self._max_line_bytes = parse, max_line_bytes
+        breaks = _row_breaks(data, quote)
+        starts = np.concatenate([[0], breaks + 1])
+        ends = np.concatenate([breaks, [len(data)]])
+        length = ends - starts
+        buffer = np.frombuffer(data, dtype=np.uint8)
+        blank = (length == 0) | ((length == 1) & (buffer[np.minimum(starts, len(data) - 1)] == 13))
+        self._starts, self._ends = starts[~blank], ends[~blank]
+        self.num_rows = len(self._starts)
+        self._tables: list[pa.Table] = []
+        self._good: list[np.ndarray] = []
+        self._rejects: list[Reject] = []
+
+    def run(self, schema: FeatureSchema) -> Parsed:
+        """Every row, parsed or rejected."""
+        self._rows(0, self.num_rows)
+        good = np.concatenate(self._good or [np.zeros(0, np.int64)])
+        starts, ends = self._starts[good], self._ends[good]
+        return Parsed(
+            pa.concat_tables(self._tables or [empty_table(schema)]),
+            good,
+            self.num_rows,
+            self._rejects,
+            self._offset + starts,
+            self._data,
+            starts,
+            ends,
+        )
+
+    def _rows(self, low: int, high: int) -> None:
+        """Parses rows [low, high), cutting on failure."""
+        start, end = int(self._starts[low]), int(self._ends[high - 1])
+        text = self._data[start:end]
+        try:
+            longest = int((self._ends[low:high] - self._starts[low:high]).max())
+            if longest > self._max_line_bytes:
+                raise ValueError(f"line longer than {self._max_line_bytes} bytes: {longest}")
+            if b"\0" in text:
+                raise ValueError(f"NUL byte: at byte {text.index(0)}")
+            text.decode("utf-8")
+            self._tables.append(self._parse(text + b"\n", high - low))
+        except (ValueError, pa.ArrowException) as error:
+            if high - low == 1:
+                raw = text.removesuffix(b"\r")
+                self._rejects.append(Reject(self._path, self._offset + start, _plain(error), raw))
+                return
+            step = _PIECE_ROWS if high - low > _PIECE_ROWS else -(-(high - low) // 2)
+            for at in range(low, high, step):
+                self._rows(at, min(at + step, high))
+            return
+        self._good.append(np.arange(low, high))
+
+
+def _plain(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8: byte {error.object[error.start]:#04x} at {error.start}"
+    return str(error).split("\n")[0][:300]
+
+
+def _row_breaks(data: bytes, quote: str | None) -> np.ndarray:
+    """Where rows end; with a quote character, a line break inside quotes ends none."""
+    buffer = np.frombuffer(data, dtype=np.uint8)
+    breaks = np.flatnonzero(buffer == 10)
+    if quote is None:
+        return breaks
+    quotes = np.flatnonzero(buffer == ord(quote))
+    return breaks[np.searchsorted(quotes, breaks) % 2 == 0]
+
+
+def _chunks(block: Block, quote: str | None) -> Iterator[tuple[int, bytes]]:
+    """(offset, whole rows) of the block: the rows that start in [start, end)."""
+    with open_for_reading(block.path) as raw:
+        if block.end < 0:
+            stream: BinaryIO = gzip.GzipFile(fileobj=raw) if block.gzip else raw  # type: ignore[assignment]
+            yield from _stream_chunks(stream, block, quote)
+            return
+        # A row belongs to the block in which it starts. Unless the byte before `start` ends a line (or
+        # the block opens the file), the first piece is the tail of a row of the block before.
+        raw.seek(max(block.start - 1, 0))
+        inside_a_row = block.start > 0 and raw.read(1) != b"\n"
+        position = block.start + (len(raw.readline()) if inside_a_row else 0)
+        if position >= block.end:
+            return
+        raw.seek(position)
+        data = raw.read(block.end - position)
+        if not data.endswith(b"\n"):
+            data += raw.readline()
+        mark = len(_BOM) if position == 0 and data.startswith(_BOM) else 0
+        if data[mark:]:
+            yield position + mark, data[mark:]
+
+
+def _stream_chunks(
+    stream: BinaryIO, block: Block, quote: str | None
+) -> Iterator[tuple[int, bytes]]:
+    """Whole rows of a file that cannot be split, a few MB at a time."""
+    try:
+        offset, rest = block.start, b""
+        if block.start:
+            stream.read(block.start)  # the header
+        elif (head := stream.read(len(_BOM))) == _BOM:
+            offset = len(_BOM)
+        else:
+            rest = head
+        while data := stream.read(DEFAULT_BLOCK_BYTES):
+            data = rest + data
+            breaks = _row_breaks(data, quote)
+            cut = int(breaks[-1]) + 1 if len(breaks) else 0
+            if cut:
+                yield offset, data[:cut]
+            offset, rest = offset + cut, data[cut:]
+        if rest:
+            yield offset, rest
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(
+            f"{block.path} must be a whole gzip file",
+            f"{type(error).__name__}: {error}",
+            "Fetch the file again; how many rows are missing cannot be told.",
+        ) from None

@@ -1,0 +1,1 @@
+"""What leaves. Knows TF Serving's contract."""

@@ -1,0 +1,1 @@
+"""Proof that training, export and serving score the same rows the same."""

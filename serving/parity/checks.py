@@ -1,0 +1,289 @@
+"""The parity checks of a run, one function each: what was measured, the bar, whether it holds.
+
+Bars are absolute differences of logits. A check without a bar is reported, not judged: that a model
+with batch statistics scores a row differently in other company is a property of it, and the gate in
+`clickparity export` asks whether the config accepts the measured number.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from models.zoo.base import CTRModel
+from serving.parity.fresh_process import score_in_fresh_process
+from serving.parity.rows import RawRows
+from serving.signatures import ServingModule
+
+__all__ = [
+    "BATCH_SIZES",
+    "LOGIT_BAR",
+    "Check",
+    "batch_served",
+    "batch_trained",
+    "export_equality",
+    "frozen_batch_statistics",
+    "mode",
+    "transform_equality",
+]
+
+LOGIT_BAR = 1e-5
+BATCH_SIZES = (2, 7, 64, 512)
+_Encoded = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """The outcome of one check.
+
+    Attributes:
+        name: as DESIGN tables it.
+        says: what was compared, in a line.
+        value: the largest absolute difference (of logits; of tensor elements that differ, for transform).
+        bar: what `value` may be at most; None: reported only.
+        details: further figures, by name.
+    """
+
+    name: str
+    says: str
+    value: float
+    bar: float | None
+    details: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether the bar holds; None without a bar. NaN passes no bar."""
+        return None if self.bar is None else bool(self.value <= self.bar)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for parity.json; what is not finite is written as text."""
+        value = self.value if np.isfinite(self.value) else str(self.value)
+        return {**dataclasses.asdict(self), "value": value, "passed": self.passed}
+
+
+def _largest(a: np.ndarray, b: np.ndarray) -> float:
+    """The largest absolute difference; NaN on one side only counts as infinite."""
+    if len(a) != len(b):
+        return float("inf")
+    difference = np.abs(a.astype(np.float64) - b.astype(np.float64))
+    one_sided = np.isnan(a) != np.isnan(b)
+    difference = np.where(np.isnan(a) & np.isnan(b), 0.0, difference)
+    return float(np.max(np.where(one_sided, np.inf, difference), initial=0.0))
+
+
+class frozen_batch_statistics:  # noqa: N801 - used as a context manager
+    """Restores a model's non-trainable variables (moving statistics) on leaving."""
+
+    def __init__(self, model: CTRModel) -> None:
+        self._model = model
+
+    def __enter__(self) -> None:
+        self._values = [v.numpy() for v in self._model.non_trainable_variables]
+
+    def __exit__(self, *_: object) -> None:
+        for variable, value in zip(self._model.non_trainable_variables, self._values, strict=True):
+            variable.assign(value)
+
+
+def _logit_function(model: CTRModel, training: bool) -> Callable[[_Encoded], np.ndarray]:
+    """Encoded tensors -> logits float32 [n], traced once for every batch size."""
+
+    @tf.function(reduce_retracing=True)
+    def run(inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+        return model(inputs, training=training)
+
+    def call(encoded: _Encoded) -> np.ndarray:
+        inputs = {k: v for k, v in encoded.items() if k not in ("label", "weight", "carry")}
+        return np.asarray(run({k: tf.constant(v) for k, v in inputs.items()}))
+
+    return call
+
+
+def _take(encoded: _Encoded, index: np.ndarray) -> dict[str, np.ndarray]:
+    return {key: values[index] for key, values in encoded.items()}
+
+
+def _in_batches(
+    logits_of: Callable[[_Encoded], np.ndarray], encoded: _Encoded, size: int, seed: int
+) -> np.ndarray:
+    """Logits of every row from shuffled batches of `size`; the last one is padded with missing rows."""
+    num_rows = len(encoded["ids"])
+    order = np.random.default_rng([seed, size]).permutation(num_rows)
+    padding = -num_rows % size
+    padded = {
+        key: np.concatenate([v[order], np.zeros((padding, *v.shape[1:]), v.dtype)])
+        for key, v in encoded.items()
+    }
+    found = np.empty(num_rows, np.float32)
+    for start in range(0, num_rows, size):
+        logits = logits_of(_take(padded, np.arange(start, start + size)))
+        rows = order[start : start + size]
+        found[rows] = logits[: len(rows)]
+    return found
+
+
+def mode(model: CTRModel, encoded: _Encoded) -> Check:
+    """Training mode against inference mode on the same batch, dropout off, weights frozen."""
+    with frozen_batch_statistics(model):
+        trained = _logit_function(model, training=True)(encoded)
+        served = _logit_function(model, training=False)(encoded)
+    difference = np.abs(trained - served)
+    return Check(
+        "mode",
+        f"training=True against training=False, the same {len(served)} rows",
+        _largest(trained, served),
+        None if model.has_batch_statistics else 0.0,
+        {"mean": float(difference.mean()), "rows": len(served)},
+    )
+
+
+def batch_served(model: CTRModel, encoded: _Encoded, *, alone: int = 128, seed: int = 0) -> Check:
+    """A row alone against the same row inside shuffled, padded batches; inference mode."""
+    logits_of = _logit_function(model, training=False)
+    by_size = _batch_gaps(logits_of, encoded, alone, seed)
+    return Check(
+        "batch, served",
+        "a row alone against the row in batches, inference mode",
+        max(by_size.values()),
+        LOGIT_BAR,
+        {"by_batch_size": by_size},
+    )
+
+
+def batch_trained(model: CTRModel, encoded: _Encoded, *, alone: int = 128, seed: int = 0) -> Check:
+    """The batch gap: the same in training mode, weights frozen.
+
+    With batch statistics there is no "row alone" (its variance is 0), so the reference is the
+    inference-mode logit: what the row will be served as.
+    """
+    with frozen_batch_statistics(model):
+        logits_of = _logit_function(model, training=True)
+        if model.has_batch_statistics:
+            reference = _logit_function(model, training=False)(encoded)
+            sizes = [s for s in (1, *BATCH_SIZES) if s <= len(reference)]
+            by_size = {}
+            for size in sizes:
+                few = np.arange(min(len(reference), max(64 * size, 512)) // size * size)
+                found = _in_batches(logits_of, _take(encoded, few), size, seed)
+                by_size[str(size)] = _largest(found, reference[few])
+            value = by_size.get("64", max(by_size.values()))
+            says = "training mode, weights frozen, against the served logit; value at batch 64"
+            return Check("batch, trained", says, value, None, {"by_batch_size": by_size})
+        by_size = _batch_gaps(logits_of, encoded, alone, seed)
+    return Check(
+        "batch, trained",
+        "a row alone against the row in batches, training mode, weights frozen",
+        max(by_size.values()),
+        LOGIT_BAR,
+        {"by_batch_size": by_size},
+    )
+
+
+def _batch_gaps(
+    logits_of: Callable[[_Encoded], np.ndarray], encoded: _Encoded, alone: int, seed: int
+) -> dict[str, float]:
+    """Largest difference between a row alone and the row in batches, by batch size."""
+    num_rows = len(encoded["ids"])
+    rows = np.arange(min(alone, num_rows))
+    single = np.concatenate([logits_of(_take(encoded, np.array([i]))) for i in rows])
+    gaps = {}
+    for size in BATCH_SIZES:
+        found = _in_batches(logits_of, encoded, size, seed)
+        gaps[str(size)] = _largest(found[rows], single)
+    return gaps
+
+
+def transform_equality(
+    module: ServingModule,
+    export_dir: Path,
+    real: RawRows,
+    beam_encoded: _Encoded,
+    hostile: RawRows,
+) -> Check:
+    """Beam's tensors against the exported graph's, bit by bit, at batch 1, 7 and whole.
+
+    Real rows are compared with the bytes that the Beam job wrote; hostile ones with the transform
+    as a Beam worker calls it.
+    """
+    keys = [k for k in beam_encoded if k not in ("label", "weight", "carry")]
+    expected = {"real": {k: beam_encoded[k] for k in keys}}
+    expected["hostile"] = module.transform.encode_numpy(
+        hostile.numbers, hostile.texts, hostile.images
+    )
+    requests, places = [], []
+    for name, rows in (("real", real), ("hostile", hostile)):
+        for size, limit in ((1, 64), (7, 140), (len(rows), len(rows))):
+            for start in range(0, min(limit, len(rows)), size):
+                part = slice(start, min(start + size, len(rows)))
+                requests.append(("encode", rows.take(part).compact()))
+                places.append((name, size, part))
+    answers = score_in_fresh_process(export_dir, requests)
+    differing: dict[str, int] = {}
+    for (name, size, part), answer in zip(places, answers, strict=True):
+        label = f"{name}, batch {size}"
+        wrong = sum(_bits_differ(answer[k], expected[name][k][part]) for k in keys)
+        differing[label] = differing.get(label, 0) + wrong
+    return Check(
+        "transform",
+        f"Beam's tensors against the export's, bit by bit: {len(real)} real and {len(hostile)} "
+        "hostile rows; value = elements that differ",
+        float(sum(differing.values())),
+        0.0,
+        {"differing": differing},
+    )
+
+
+def _bits_differ(a: np.ndarray, b: np.ndarray) -> int:
+    """Elements whose bits differ; every element when the shapes or types do."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return max(a.size, b.size, 1)
+    a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
+    return (
+        int(
+            (a.view(np.uint8).reshape(a.size, -1) != b.view(np.uint8).reshape(b.size, -1))
+            .any(1)
+            .sum()
+        )
+        if a.size
+        else 0
+    )
+
+
+def export_equality(
+    module: ServingModule, export_dir: Path, real: RawRows, beam_encoded: _Encoded
+) -> Check:
+    """Keras in memory on Beam's tensors against the SavedModel on the raw rows, in a fresh process."""
+    raw_logits = _logit_function(module.model, training=False)(beam_encoded)
+    expected = np.asarray(module.calibration.logits(tf.constant(raw_logits)))
+    forms: dict[str, Callable[[RawRows], dict[str, np.ndarray]]] = {
+        "serving_default": RawRows.by_name,
+        "compact": RawRows.compact,
+        "serialized_examples": RawRows.examples,
+    }
+    requests, places = [], []
+    for name, form in forms.items():
+        for size in (1, 7, len(real)):
+            for start in range(0, min(len(real), 32 * size), size):
+                part = slice(start, min(start + size, len(real)))
+                requests.append((name, form(real.take(part))))
+                places.append((name, part))
+    answers = score_in_fresh_process(export_dir, requests)
+    by_signature: dict[str, float] = {}
+    wrong_probability = 0.0
+    for (name, part), answer in zip(places, answers, strict=True):
+        gap = _largest(answer["logit"], expected[part])
+        by_signature[name] = max(by_signature.get(name, 0.0), gap)
+        sigmoid = 1 / (1 + np.exp(-answer["logit"].astype(np.float64)))
+        wrong_probability = max(wrong_probability, _largest(answer["probability"], sigmoid))
+    return Check(
+        "export",
+        "Keras in memory against the SavedModel in a fresh process, through TF Serving's loader",
+        max(*by_signature.values(), wrong_probability),
+        LOGIT_BAR,
+        {"by_signature": by_signature, "rows": len(real)},
+    )
