@@ -111,8 +111,8 @@ def explain_validation_error(
         return ConfigError(f"{place} {rule}", received, remedy + more)
     got = first.get("input")
     told = first["type"] == "value_error"  # our own rules say what they got
-    received = None if told or isinstance(got, (dict, BaseModel)) else repr(got)
-    return ConfigError(f"{place}: {_rule(first)}", received, f"Mend it.{more}")
+    shown = None if told or isinstance(got, (dict, BaseModel)) else repr(got)
+    return ConfigError(f"{place}: {_rule(first)}", shown, f"Mend it.{more}")
 
 
 def _path(location: tuple[int | str, ...]) -> list[str]:

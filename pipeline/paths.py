@@ -6,7 +6,7 @@ import dataclasses
 import glob
 import os
 from collections.abc import Sequence
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from pipeline.errors import ConfigError
 
@@ -41,7 +41,7 @@ def open_for_reading(path: str) -> BinaryIO:
     from apache_beam.io.filesystems import FileSystems
 
     stream = FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
-    return cast(BinaryIO, stream)
+    return stream
 
 
 def expand_inputs(patterns: Sequence[str]) -> list[InputFile]:

@@ -15,7 +15,7 @@ __all__ = ["VocabularyTable"]
 _HASH_RANGE = 2**63 - 1
 
 
-class _VariableInitializer(TableInitializerBase):  # type: ignore[misc]
+class _VariableInitializer(TableInitializerBase):
     """Fills a table from two variables: the keys are then saved once, as data, not as graph constants.
 
     A SavedModel's loader restores variables before it initialises tables.

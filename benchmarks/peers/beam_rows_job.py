@@ -70,7 +70,9 @@ def vocabulary(element: tuple[int, Any]) -> tuple[int, dict[str, int]]:
 class Encode(beam.DoFn):
     """A row -> ((split, shard), packed bytes)."""
 
-    def process(self, row: Any, moments: list[Any], ids: dict[int, dict[str, int]]) -> Iterator[Any]:
+    def process(
+        self, row: Any, moments: list[Any], ids: dict[int, dict[str, int]]
+    ) -> Iterator[Any]:
         label, numbers, texts, split = row
         n = moments[0]
         scaled = []
@@ -104,10 +106,7 @@ def main(out: Path, files: list[str]) -> dict[str, Any]:
     out.mkdir(parents=True)
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
         rows = (
-            pipeline
-            | beam.Create(files)
-            | beam.io.ReadAllFromText()
-            | "Parse" >> beam.Map(parse)
+            pipeline | beam.Create(files) | beam.io.ReadAllFromText() | "Parse" >> beam.Map(parse)
         )
         train = rows | "Train" >> beam.Filter(lambda row: row[3] == 0)
         moments = train | beam.Map(lambda row: row[1]) | beam.CombineGlobally(Moments())

@@ -33,19 +33,20 @@ def main(out: Path, files: list[str]) -> dict[str, object]:
         phases[phase] = time.perf_counter() - start
         start = time.perf_counter()
 
-    types = {"label": pl.Int8, **dict.fromkeys(NUMERIC, pl.Float64), **dict.fromkeys(TEXT, pl.String)}
-    log = pl.read_csv(
-        files[0] if len(files) == 1 else files,
-        separator="\t",
-        has_header=False,
-        schema=types,
-        quote_char=None,
-    ).with_row_index("row")
+    types = {
+        "label": pl.Int8,
+        **dict.fromkeys(NUMERIC, pl.Float64),
+        **dict.fromkeys(TEXT, pl.String),
+    }
+    scan = pl.scan_csv(files, separator="\t", has_header=False, schema=types, quote_char=None)
+    log = scan.collect().with_row_index("row")
     done("read")
     u = pl.col("row").hash(seed=0) % 10
     log = log.with_columns(split=pl.when(u == 0).then(2).when(u == 1).then(1).otherwise(0))
     train = log.filter(pl.col("split") == 0)
-    signed = {c: pl.col(c).fill_null(0).sign() * pl.col(c).fill_null(0).abs().log1p() for c in NUMERIC}
+    signed = {
+        c: pl.col(c).fill_null(0).sign() * pl.col(c).fill_null(0).abs().log1p() for c in NUMERIC
+    }
     moments = train.select(
         *(signed[c].mean().alias(f"{c}_mean") for c in NUMERIC),
         *(signed[c].std(ddof=0).alias(f"{c}_std") for c in NUMERIC),

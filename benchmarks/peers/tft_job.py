@@ -36,12 +36,21 @@ RAW = {
 def preprocessing_fn(inputs: dict[str, Any]) -> dict[str, Any]:
     outputs = {"label": inputs["label"]}
     for c in NUMERIC:
-        dense = tf.squeeze(tf.sparse.to_dense(tf.SparseTensor(
-            inputs[c].indices, inputs[c].values, [inputs[c].dense_shape[0], 1])), axis=1)
+        dense = tf.squeeze(
+            tf.sparse.to_dense(
+                tf.SparseTensor(inputs[c].indices, inputs[c].values, [inputs[c].dense_shape[0], 1])
+            ),
+            axis=1,
+        )
         outputs[c] = tft.scale_to_z_score(tf.math.log1p(tf.maximum(dense, 0.0)))
     for c in TEXT:
-        dense = tf.squeeze(tf.sparse.to_dense(tf.SparseTensor(
-            inputs[c].indices, inputs[c].values, [inputs[c].dense_shape[0], 1]), ""), axis=1)
+        dense = tf.squeeze(
+            tf.sparse.to_dense(
+                tf.SparseTensor(inputs[c].indices, inputs[c].values, [inputs[c].dense_shape[0], 1]),
+                "",
+            ),
+            axis=1,
+        )
         outputs[c] = tft.compute_and_apply_vocabulary(
             dense, frequency_threshold=2, num_oov_buckets=1, vocab_filename=c
         )
@@ -67,7 +76,8 @@ def main(out: Path, files: list[str]) -> dict[str, Any]:
             | source.BeamSource()
         )
         (encoded, encoded_metadata), _ = (
-            raw, source.TensorAdapterConfig()
+            raw,
+            source.TensorAdapterConfig(),
         ) | tft_beam.AnalyzeAndTransformDataset(preprocessing_fn, output_record_batches=True)
         _ = encoded_metadata
         examples = encoded | beam.FlatMapTuple(lambda batch, _: RecordBatchToExamples(batch))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from models.keras2 import keras
 from models.optimizers.composite import CompositeOptimizer
+from models.optimizers.fused import FusedAdam
 from models.optimizers.row_sparse import (
     CowClip,
     LazyAdam,
@@ -46,7 +47,7 @@ def make_optimizer(config: TrainConfig, steps_per_epoch: int) -> CompositeOptimi
 
     dense_rate, embedding_rate = schedule(rates.dense), schedule(rates.embedding)
     dense = {
-        "adam": lambda: keras.optimizers.Adam(dense_rate, jit_compile=False),
+        "adam": lambda: FusedAdam(dense_rate, jit_compile=False),
         "adagrad": lambda: keras.optimizers.Adagrad(dense_rate, jit_compile=False),
         "sgd": lambda: keras.optimizers.SGD(dense_rate, jit_compile=False),
     }[config.optimizer]()

@@ -79,7 +79,8 @@ class RowSparseOptimizer(keras.optimizers.Optimizer):
         name: str,
         **kwargs: Any,
     ) -> None:
-        super().__init__(name=name, jit_compile=False, **kwargs)
+        # None, not the default 0, for which Keras computes 0 * table over the whole table.
+        super().__init__(name=name, weight_decay=None, jit_compile=False, **kwargs)
         self._learning_rate = self._build_learning_rate(learning_rate)
         self.l2 = l2
         self.clip = clip
@@ -148,9 +149,8 @@ class RowSparseOptimizer(keras.optimizers.Optimizer):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> RowSparseOptimizer:
         """The optimizer that `get_config` described."""
-        config = {
-            k: v for k, v in config.items() if k not in ("jit_compile", "is_legacy_optimizer")
-        }
+        ours = ("jit_compile", "weight_decay", "is_legacy_optimizer")
+        config = {key: value for key, value in config.items() if key not in ours}
         if config.get("clip") is not None:
             config["clip"] = CowClip(**config["clip"])
         built: RowSparseOptimizer = super().from_config(config, custom_objects)

@@ -10,6 +10,7 @@ import csv
 import dataclasses
 import gzip
 import io
+import itertools
 import json
 import zlib
 from collections.abc import Sequence
@@ -141,7 +142,7 @@ def _cut(
     if gzipped or (isinstance(source, CsvFormat) and source.newlines_in_values):
         return columns, [(start, -1)], gzipped
     cuts = [*range(start, max(file.size, start + 1), block_bytes), max(file.size, start)]
-    return columns, [(a, b) for a, b in zip(cuts, cuts[1:], strict=False) if b > a], False
+    return columns, [(a, b) for a, b in itertools.pairwise(cuts) if b > a], False
 
 
 def _first_line(path: str, gzipped: bool) -> tuple[bytes, int]:

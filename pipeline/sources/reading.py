@@ -55,9 +55,8 @@ def _checked(parsed: Parsed, path: str, schema: FeatureSchema, first_row: int) -
     by_path = any(isinstance(f, ImageColumn) and f.is_path for f in schema.features)
     step = _IMAGES_AT_ONCE if by_path else max(table.num_rows, 1)
     for start in range(0, max(table.num_rows, 1), step):
-        part, reasons = table.slice(start, step), {}
-        if by_path:
-            part, reasons = load_images(part, schema)
+        part = table.slice(start, step)
+        part, reasons = load_images(part, schema) if by_path else (part, {})
         reasons = {**bad_rows(part, schema), **reasons}
         rejects = parsed.rejects if start == 0 else []
         rejects = rejects + [

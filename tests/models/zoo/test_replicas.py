@@ -20,15 +20,18 @@ numeric = rng.normal(size=(8, 1)).astype(np.float32)
 ids = rng.integers(0, 9, (8, 2)).astype(np.int32)
 labels = np.array([0, 1, 0, 0, 1, 0, 1, 1], np.float32)
 
-def after_one_step(devices, norm, weights):
-    strategy = tf.distribute.MirroredStrategy(devices)
+# one strategy each: a second one in a process would reuse the first one's collective keys
+ONE = tf.distribute.MirroredStrategy(["CPU:0"])
+TWO = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+def after_one_step(strategy, norm, weights):
     with strategy.scope():
         raw = {"name": "dcn_v2", "norm": norm, "hidden_units": [6, 4], "embedding_dim": 4}
         model = build_model(parse_model_config(raw), spec)
     if weights:
         model.set_weights(weights)
     weights = model.get_weights()
-    share = 8 // len(devices)
+    share = 8 // strategy.num_replicas_in_sync
 
     def piece(context, array):
         i = context.replica_id_in_sync_group
@@ -62,8 +65,8 @@ def after_one_step(devices, norm, weights):
     return model(everything, training=False).numpy(), weights
 
 def gap(norm):
-    one, weights = after_one_step(["CPU:0"], norm, None)
-    two, _ = after_one_step(["CPU:0", "CPU:1"], norm, weights)
+    one, weights = after_one_step(ONE, norm, None)
+    two, _ = after_one_step(TWO, norm, weights)
     return float(np.abs(one - two).max())
 
 layer = gap("layer")

@@ -1,0 +1,285 @@
+"""Preprocessing against its peers: one table of ratios, measured in one run, and a profile.
+
+    python benchmarks/preprocess.py [--quick] [--out preprocess.json] [--workdir DIR]
+
+Every measurement is a process of its own. Throughput is marginal, (rows2 - rows1) / (seconds2 -
+seconds1), so that start-up (importing TensorFlow) does not hide what a row costs; wall times are
+printed beside it. TensorFlow Transform and tfx-bsl want an environment of their own:
+
+    python -m venv tft && tft/bin/pip install tensorflow-transform==1.21.0 tfx-bsl==1.21.0
+    CLICKPARITY_TFT_PYTHON=tft/bin/python python benchmarks/preprocess.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+sys.path[:0] = [str(ROOT), str(HERE / "peers")]
+
+from criteo_log import CARDINALITIES, write_log  # noqa: E402
+
+from jobs.tables import table  # noqa: E402
+
+TFT = os.environ.get("CLICKPARITY_TFT_PYTHON")
+INSTALL = (
+    "set CLICKPARITY_TFT_PYTHON to a Python that has them: "
+    "python -m venv tft && tft/bin/pip install tensorflow-transform==1.21.0 tfx-bsl==1.21.0"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Rows of the two runs whose difference is measured, by job."""
+
+    fast: tuple[int, int]
+    beam_rows: tuple[int, int]
+    tft: tuple[int, int]
+    memory: tuple[int, int]
+    layouts: int
+
+
+FULL = Sizes(
+    (200_000, 1_000_000), (10_000, 40_000), (50_000, 200_000), (1_000_000, 4_000_000), 200_000
+)
+QUICK = Sizes((50_000, 200_000), (5_000, 20_000), (10_000, 30_000), (100_000, 400_000), 50_000)
+
+
+class Bench:
+    """Runs the measurements and keeps what they said."""
+
+    def __init__(self, workdir: Path, sizes: Sizes) -> None:
+        self.workdir, self.sizes = workdir, sizes
+        self.results: dict[str, Any] = {}
+        self.skipped: dict[str, str] = {}
+
+    def run(
+        self, script: str, *arguments: str, python: str = sys.executable, one_core: bool = False
+    ) -> dict[str, Any]:
+        """One measurement in a process: its JSON, with wall seconds and peak memory."""
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "POLARS_MAX_THREADS": "2",
+        }
+        command = [python, str(HERE / "peers" / script), *arguments]
+        log = (self.workdir / "stderr.txt").open("w")
+        start = time.perf_counter()
+        core = {max(os.sched_getaffinity(0))}
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=environment,
+            preexec_fn=(lambda: os.sched_setaffinity(0, core)) if one_core else None,  # noqa: PLW1509
+        )
+        assert process.stdout is not None
+        output = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        seconds = time.perf_counter() - start
+        log.close()
+        if process.returncode:
+            tail = (self.workdir / "stderr.txt").read_text()[-1500:]
+            raise RuntimeError(f"{' '.join(command[:4])} failed ({process.returncode}):\n{tail}")
+        found: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
+        return {**found, "seconds": seconds, "peak_mb": usage.ru_maxrss / 1024}
+
+    def job(self, script: str, rows: int, *options: str, **keywords: Any) -> dict[str, Any]:
+        """A preprocessing job over the first `rows` rows; its output is removed again."""
+        part = min(rows, 50_000 if rows % 50_000 == 0 else 5_000)
+        paths = write_log(self.workdir / "log", rows, part)
+        out = self.workdir / "out"
+        shutil.rmtree(out, ignore_errors=True)
+        found = self.run(script, *options, str(out), *map(str, paths), **keywords)
+        shutil.rmtree(out)
+        if found["rows"] != rows:
+            raise RuntimeError(f"{script} must process every row; got {found['rows']} of {rows}")
+        return found
+
+    def marginal(
+        self, name: str, script: str, sizes: tuple[int, int], *options: str, **keywords: Any
+    ) -> None:
+        """Rows a second between two sizes, under `name`."""
+        small, large = (self.job(script, rows, *options, **keywords) for rows in sizes)
+        spent = large["seconds"] - small["seconds"]
+        phases = {
+            phase: large["phases"][phase] - small["phases"].get(phase, 0.0)
+            for phase in large["phases"]
+        }
+        self.results[name] = {
+            "rows": list(sizes),
+            "rows_per_s": (sizes[1] - sizes[0]) / spent if spent > 0 else None,
+            "seconds": [small["seconds"], large["seconds"]],
+            "peak_mb": [small["peak_mb"], large["peak_mb"]],
+            "marginal_phase_seconds": phases,
+        }
+        _say(f"{name}: {_rate(self.results[name])} rows/s")
+
+    def rate(self, name: str) -> float | None:
+        """Rows a second of a measurement; None where it was skipped."""
+        found = self.results.get(name)
+        return found["rows_per_s"] if found else None
+
+    # --------------------------------------------------------------- what is measured
+
+    def preprocessing(self) -> None:
+        """Both passes to shuffled packed TFRecords."""
+        ours, sizes = "clickparity_job.py", self.sizes
+        self.marginal("clickparity, 1 core", ours, sizes.fast, one_core=True)
+        self.marginal("clickparity, 1 worker", ours, sizes.fast)
+        self.marginal("clickparity, 2 workers", ours, sizes.fast, "--workers=2")
+        self.marginal("Polars script, 2 threads", "polars_job.py", sizes.fast)
+        self.marginal("Beam, a row at a time", "beam_rows_job.py", sizes.beam_rows)
+        if TFT:
+            self.marginal("TensorFlow Transform", "tft_job.py", sizes.tft, python=TFT)
+        else:
+            self.skipped["TensorFlow Transform"] = INSTALL
+
+    def profile(self) -> None:
+        """Where the time goes, on one core."""
+        options = ("--profile",)
+        found = self.job("clickparity_job.py", self.sizes.fast[1], *options, one_core=True)
+        self.results["profile"] = {k: found[k] for k in ("rows", "phases", "functions", "gone")}
+
+    def memory(self) -> None:
+        """Peak memory of one worker; the cardinality is held, the rows are not."""
+        peaks = [self.job("clickparity_job.py", rows)["peak_mb"] for rows in self.sizes.memory]
+        self.results["memory"] = {"rows": list(self.sizes.memory), "peak_mb": peaks}
+        _say(f"peak memory: {peaks[0]:.0f} MB and {peaks[1]:.0f} MB")
+
+    def layouts(self) -> None:
+        """Writing and reading encoded rows."""
+        modes = ["write_packed", "write_examples", "write_protobuf"]
+        modes += [f"read_{kind}:{n}" for n in (512, 4096) for kind in ("packed", "examples")]
+        for mode in modes:
+            rows = self.sizes.layouts // (20 if mode == "write_protobuf" else 1)
+            arguments = (mode, str(self.workdir), str(rows))
+            self.results[mode] = self.run("layouts.py", *arguments)
+            _say(f"{mode}: {_rate(self.results[mode])} rows/s")
+        if TFT:
+            arguments = ("write_tfx_bsl", str(self.workdir), str(self.sizes.layouts))
+            self.results["write_tfx_bsl"] = self.run("layouts.py", *arguments, python=TFT)
+        else:
+            self.skipped["write_tfx_bsl"] = INSTALL
+
+    # --------------------------------------------------------------- what is said
+
+    def ratios(self) -> list[dict[str, Any]]:
+        """The issue's numbers: each with its target; a ratio is None where a side was skipped."""
+        best = "clickparity, 2 workers"
+
+        def ratio(name: str, over: str, under: str, target: float) -> dict[str, Any]:
+            a, b = self.rate(over), self.rate(under)
+            return {"what": name, "ratio": a / b if a and b else None, "target": target}
+
+        rows = [
+            ratio("against TensorFlow Transform", best, "TensorFlow Transform", 30),
+            ratio("against Beam, a row at a time", best, "Beam, a row at a time", 10),
+            ratio("against a Polars script, 2 threads", best, "Polars script, 2 threads", 0.7),
+            ratio("two workers against one core", best, "clickparity, 1 core", 1.6),
+            ratio("two workers against one (unpinned)", best, "clickparity, 1 worker", 1.6),
+            ratio("read packed: parse_example, 512", "read_packed:512", "read_examples:512", 8),
+            ratio("read packed: parse_example, 4096", "read_packed:4096", "read_examples:4096", 25),
+            ratio("write packed: tfx_bsl's encoder", "write_packed", "write_tfx_bsl", 20),
+            ratio("write examples: tf.train.Example", "write_examples", "write_protobuf", 1),
+        ]
+        one_core = self.rate("clickparity, 1 core")
+        rows.append({"what": "rows/s on one core", "ratio": one_core, "target": 60_000})
+        if "memory" in self.results:
+            small, large = self.results["memory"]["peak_mb"]
+            what = "peak memory, 4 times the rows (at most)"
+            rows.append({"what": what, "ratio": large / small, "target": 1.2})
+        return rows
+
+    def report(self) -> str:
+        """The tables."""
+        jobs = [
+            [
+                name,
+                _rate(found),
+                *(f"{s:.1f} s" for s in found["seconds"]),
+                f"{found['peak_mb'][1]:.0f} MB",
+            ]
+            for name, found in self.results.items()
+            if "marginal_phase_seconds" in found
+        ]
+        parts = [table(["job", "rows/s (marginal)", "wall, small", "wall, large", "peak"], jobs)]
+        layouts = [
+            [n, _rate(r)] for n, r in self.results.items() if n.startswith(("read", "write"))
+        ]
+        parts.append(table(["encoded rows", "rows/s"], layouts))
+        ratios = [[r["what"], _figure(r["ratio"]), _figure(r["target"])] for r in self.ratios()]
+        parts.append(table(["ratio", "measured", "target"], ratios))
+        profile = self.results["profile"]
+        total = sum(profile["phases"].values())
+        lines = [[f"phase: {n}", s, f"{s / total:.1%}"] for n, s in profile["phases"].items()]
+        lines += [[n, s, f"{s / total:.1%}"] for n, s in profile["functions"].items()]
+        title = f"where the time goes: {profile['rows']:,} rows on one core"
+        parts.append(
+            table(["function (nested ones count twice)", "seconds", "share"], lines, title)
+        )
+        if profile["gone"]:
+            parts.append("not found by the profile: " + ", ".join(profile["gone"]))
+        parts += [f"skipped: {name} ({how})" for name, how in self.skipped.items()]
+        return "\n".join(parts)
+
+
+def _rate(found: dict[str, Any]) -> str:
+    rate = found["rows_per_s"]
+    return "-" if rate is None else f"{rate:,.0f}"
+
+
+def _figure(value: float | None) -> str:
+    return "skipped" if value is None else f"{value:,.0f}" if value > 100 else f"{value:.2f}"
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--quick", action="store_true", help="small sizes: a smoke test, not numbers"
+    )
+    parser.add_argument("--out", default="preprocess.json", help="where the results go")
+    parser.add_argument("--workdir", help="for logs and outputs; default: a temporary directory")
+    parser.add_argument("--only", nargs="+", choices=("preprocessing", "memory", "layouts"))
+    arguments = parser.parse_args(argv)
+    chosen = arguments.only or ["preprocessing", "memory", "layouts"]
+    with tempfile.TemporaryDirectory(dir=arguments.workdir) as workdir:
+        bench = Bench(Path(workdir), QUICK if arguments.quick else FULL)
+        for part in chosen:
+            getattr(bench, part)()
+        bench.profile()
+        result = {
+            "machine": {"cores": os.cpu_count(), "platform": platform.platform()},
+            "load_average": os.getloadavg(),
+            "cardinalities": CARDINALITIES,
+            "quick": arguments.quick,
+            "results": bench.results,
+            "ratios": bench.ratios(),
+            "skipped": bench.skipped,
+        }
+        Path(arguments.out).write_text(json.dumps(result, indent=1) + "\n")
+        print(bench.report())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
