@@ -85,6 +85,12 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command("parity", "parity", "build RUN_DIR/export and prove that it scores as trained")
     sub.add_argument("--run", required=True, metavar="RUN_DIR")
     sub.add_argument("--against", metavar="RUN_DIR", help="another run to show beside it")
+    sub.add_argument(
+        "--cpp-loader",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="score with TF Serving's C++ loader too; auto: where it was compiled before",
+    )
 
     sub = command("export", "export", "gate on the parity report, then publish the same bytes")
     sub.add_argument("--run", required=True, metavar="RUN_DIR")
@@ -111,6 +117,16 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--name", required=True)
     sub.add_argument("--keep", type=int, default=3)
 
+    sub = command(
+        "score", "score", "batch prediction with an exported model (Beam options pass through)"
+    )
+    sub.add_argument("--model", required=True, metavar="DIR", help="an export or published version")
+    sub.add_argument("--input", required=True, nargs="+", metavar="GLOB")
+    sub.add_argument("--out", required=True, metavar="DIR")
+    sub.add_argument("--schema", metavar="NAME|FILE", help="of the files; default: the export's")
+    sub.add_argument("--format", choices=("parquet", "csv"), default="parquet")
+    sub.add_argument("--max-reject-rate", type=float, default=0.01)
+
     sub = command("stats", "stats", "show the statistics of a data directory")
     sub.add_argument("data", metavar="DATA_DIR")
 
@@ -124,6 +140,13 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--host", default="127.0.0.1")
     sub.add_argument("--grpc-port", type=int, default=8500)
     sub.add_argument("--rest-port", type=int, default=8501)
+
+    sub = command("serve-config", "serve_config", "write the files that TF Serving is started with")
+    sub.add_argument("--models", required=True, metavar="DIR")
+    sub.add_argument("--out", required=True, metavar="DIR")
+    sub.add_argument("--name", help="only this model (needed for gs://)")
+    sub.add_argument("--base-path", metavar="DIR", help="where the server sees --models")
+    sub.add_argument("--num-batch-threads", type=int, default=os.cpu_count() or 4)
 
     sub = command("predict", "predict", "score the raw rows of a file with a server")
     sub.add_argument("--address", required=True, metavar="HOST:PORT")
@@ -150,7 +173,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-_PASSES_BEAM_OPTIONS = ("preprocess", "run")
+_PASSES_BEAM_OPTIONS = ("preprocess", "run", "score")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -158,7 +158,7 @@ def _check_section(section: str) -> None:
 def _apply(raw: dict[str, Any], override: str) -> None:
     """Applies one "a.b=value" in place."""
     key, equals, text = override.partition("=")
-    if not equals or not key:
+    if not equals or not all(key.split(".")):
         raise ConfigError("--set takes section.option=value", repr(override))
     *parents, last = key.split(".")
     _check_section(parents[0] if parents else last)

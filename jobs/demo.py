@@ -28,7 +28,7 @@ from jobs.progress import block_progress, say
 from jobs.tables import table
 from models.run_directory import RunDirectory
 from pipeline.data_directory import DataDirectory
-from pipeline.errors import ClickparityError, GateError
+from pipeline.errors import ClickparityError, ConfigError, GateError
 from pipeline.schema import FeatureSchema
 from pipeline.step_directory import make_writable
 
@@ -104,14 +104,24 @@ def _data(out: Path, rows: int) -> DataDirectory:
     from pipeline.preprocessing import preprocess
     from pipeline.synthetic import SyntheticLog, write_log
 
+    log = SyntheticLog(num_rows=rows)  # refuses a bad --rows before anything is deleted
     log_dir = out / "log"
-    marker = log_dir / f".rows-{rows}"
+    marker, ours = log_dir / f".rows-{rows}", out / ".clickparity-demo"
     if not marker.exists():
-        for old in ("log", "data", "runs", "models"):
-            shutil.rmtree(out / old, ignore_errors=True)
+        made = [out / name for name in ("log", "data", "runs", "models")]
+        taken = [path for path in made if path.exists()]
+        if taken and not ours.exists():
+            raise ConfigError(
+                "--out must be new or hold an earlier demo, which is then replaced",
+                f"{taken[0]}, which no demo made",
+                "Choose another directory.",
+            )
+        ours.touch()
+        for old in made:
+            shutil.rmtree(old, ignore_errors=True)
         say(f"[1/7] a click log of {rows:,} rows with known true probabilities")
         log_dir.mkdir()
-        write_log(SyntheticLog(num_rows=rows), log_dir, num_files=4)
+        write_log(log, log_dir, num_files=min(4, rows))
         marker.touch()
     say("[2/7] preprocess: statistics, transform, shuffled packed TFRecords")
     files = [str(p) for p in sorted(log_dir.glob("*.csv"))]

@@ -18,7 +18,7 @@ def main(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Runs every check; exit 3 when a bar fails (the report is written all the same)."""
     run = RunDirectory.open(arguments.run)
     other = RunDirectory.open(arguments.against) if arguments.against else None
-    report = parity_run(run, force=True)
+    report = parity_run(run, against=other, cpp_loader=arguments.cpp_loader, force=True)
     if other is not None:
         from serving.parity.report import write_report
 

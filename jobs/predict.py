@@ -29,6 +29,8 @@ _ENDINGS = {".parquet": ParquetFormat(), ".jsonl": JsonLinesFormat(), ".json": J
 
 def main(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Asks for every row, in file order; one probability a line."""
+    if arguments.rows is not None and arguments.rows < 1:
+        raise ConfigError("--rows must be at least 1", arguments.rows)
     answers: dict[str, list[np.ndarray]] = {"probability": [], "logit": []}
     with PredictClient(arguments.address, arguments.name, protocol=arguments.protocol) as client:
         for table in _tables(arguments, client.input_dtypes):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from jobs.beam_options import check_beam_options
 from jobs.config import load_run_config
 from jobs.progress import block_progress, say
 from jobs.tables import table
@@ -18,6 +19,7 @@ def main(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Runs the Beam job, or says that it is done already."""
     config = load_run_config(arguments.config, arguments.set)
     schema = FeatureSchema.load(arguments.schema)
+    check_beam_options(arguments.beam_options)
     from pipeline.preprocessing import preprocess
 
     say(f"preprocessing {' '.join(arguments.input)} with schema {schema.name}")

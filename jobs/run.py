@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from jobs.beam_options import check_beam_options
 from jobs.config import RunConfig, load_run_config
 from jobs.progress import say
 from jobs.tables import table
@@ -22,6 +23,7 @@ from pipeline.paths import expand_inputs
 from pipeline.preprocess_config import data_fingerprint
 from pipeline.schema import FeatureSchema
 from pipeline.step_directory import exclusive, is_finished, make_writable
+from serving.repository import ModelRepository
 
 __all__ = ["main", "run_pipeline"]
 
@@ -52,15 +54,21 @@ def run_pipeline(
     if not inputs:
         raise ConfigError("a run needs input files", "none", "Give --input GLOB.")
     schema = FeatureSchema.load(config.schema)
+    repository = ModelRepository(workdir / "models", config.export.name)  # refuses a bad name now
     data_id = data_fingerprint(schema, expand_inputs(inputs), config.preprocess)
     run_id = run_fingerprint(config.run_sections(), data_id)
     make_writable(workdir)
     run_dir, data_dir = workdir / "runs" / run_id, workdir / "data" / data_id
-    if is_finished(run_dir, run_id):
+    if is_finished(run_dir, run_id) and repository.live():
         return {**RunDirectory.open(run_dir).read_json("result.json"), "nothing_to_do": True}
-    with exclusive(workdir / f".run-{run_id}.lock"):
-        data = _preprocessed(schema, inputs, data_dir, data_id, config, beam_options or [])
-        return _trained_and_published(data, config, run_dir, workdir)
+    check_beam_options(beam_options or [])
+    lock = workdir / f".run-{run_id}.lock"
+    with exclusive(lock):
+        try:
+            data = _preprocessed(schema, inputs, data_dir, data_id, config, beam_options or [])
+            return _trained_and_published(data, config, run_dir, workdir)
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def _preprocessed(

@@ -5,9 +5,10 @@ TensorFlow is imported inside a step, only when it has something to do.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -151,20 +152,33 @@ def quality_gate(metrics: dict[str, Any], gate: GateConfig) -> None:
         )
 
 
-def parity_run(run: RunDirectory, *, force: bool = False) -> dict[str, Any]:
-    """Builds the export and proves it, unless that is done for the export as it stands."""
+def parity_run(
+    run: RunDirectory,
+    *,
+    against: RunDirectory | None = None,
+    cpp_loader: Literal["auto", "on", "off"] = "auto",
+    force: bool = False,
+) -> dict[str, Any]:
+    """Builds the export and proves it, unless that is done for the export as it stands.
+
+    Args:
+        run: trained.
+        against: another run, for the check `metric`.
+        cpp_loader: see `serving.parity.loader`.
+        force: even if it is done.
+    """
     if not force and run.has("parity.json"):
+        from serving.manifest import verify_manifest
         from serving.parity.suite import export_digest
 
         report: dict[str, Any] = run.read_json("parity.json")
-        export_dir = run.path / "export"
-        if (export_dir / "assets.extra" / "manifest.json").is_file() and (
-            export_digest(export_dir) == report["export_digest"]
-        ):
-            return report
+        with contextlib.suppress(ConfigError, GateError):  # missing or damaged: built anew
+            verify_manifest(run.path / "export")
+            if export_digest(run.path / "export") == report["export_digest"]:
+                return report
     from serving.parity.suite import run_parity
 
-    return run_parity(run, say=say)
+    return run_parity(run, against=against, cpp_loader=cpp_loader, say=say)
 
 
 def export_run(run: RunDirectory, models_dir: Path, name: str) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
 
+from models.metrics import auc, log_loss
 from models.train_step import model_inputs
 from pipeline.data_directory import DataDirectory
 from pipeline.dataset import evaluation_batches
@@ -88,18 +90,10 @@ def score_batches(logits_of: Callable[..., tf.Tensor], batches: tf.data.Dataset)
 
 
 def validation_metrics(predictions: Predictions) -> dict[str, float]:
-    """AUC (exact, ties count half) and log loss of the raw logits, weighted."""
-    label, logit = predictions.label.astype(bool), predictions.logit.astype(np.float64)
-    weight = predictions.weight.astype(np.float64)
-    log_loss = np.logaddexp(0.0, np.where(label, -logit, logit))
-    metrics = {"log_loss": float(np.average(log_loss, weights=weight))}
-    values, group = np.unique(logit, return_inverse=True)
-    clicks = np.bincount(group, weight * label, minlength=len(values))
-    others = np.bincount(group, weight * ~label, minlength=len(values))
-    pairs = clicks.sum() * others.sum()
-    if pairs:
-        below = np.concatenate([[0.0], np.cumsum(others)[:-1]])
-        metrics["auc"] = float((clicks * (below + 0.5 * others)).sum() / pairs)
+    """Exact AUC and the log loss of the raw logits, weighted; no AUC where a class is missing."""
+    label, weight = predictions.label, predictions.weight
+    metrics = {"log_loss": log_loss(label, logits=predictions.logit, weight=weight)}
+    area = auc(label, predictions.logit, weight)
+    if not math.isnan(area):
+        metrics["auc"] = area
     return metrics
-
-

@@ -23,9 +23,9 @@ __all__ = [
     "ClickLoss",
     "binary_cross_entropy",
     "focal_loss",
-    "global_mean",
-    "pos_weighted_cross_entropy",
+        "pos_weighted_cross_entropy",
     "resolve_loss",
+    "sum_over_replicas",
 ]
 
 
@@ -107,7 +107,7 @@ class ClickLoss(keras.losses.Loss):
     """A configured loss as the Keras object that the TFRS `Ranking` task takes.
 
     Reduction SUM by default: under `MirroredStrategy` the sum over replicas is divided by the
-    global weight (`global_mean`); a mean per replica would weigh a short replica's rows more.
+    global weight; a mean per replica would weigh a short replica's rows more.
 
     Args:
         config: a resolved loss (`resolve_loss`).
@@ -151,21 +151,13 @@ class ClickLoss(keras.losses.Loss):
         return cls(kinds[loss["kind"]](**loss), config["reduction"], config["name"])
 
 
-def global_mean(loss_sum: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
-    """This replica's share of the loss of the global batch: sum of losses / sum of all weights.
+def sum_over_replicas(value: tf.Tensor) -> tf.Tensor:
+    """The sum of a scalar over all replicas, on each of them.
 
-    The shares of all replicas add up to the weighted mean over the global batch, and so do their
-    gradients. Call it in a replica context.
-
-    Args:
-        loss_sum: scalar, this replica's weighted sum.
-        weight: [rows of this replica].
-
-    Returns:
-        A scalar; 0 when every weight is 0.
+    A replica's weighted loss sum divided by this sum of its weights is its share of the mean over
+    the global batch; a mean per replica would weigh a short replica's rows more.
     """
-    total = tf.reduce_sum(weight)
     context = tf.distribute.get_replica_context()
-    if context is not None and context.num_replicas_in_sync > 1:
-        total = context.all_reduce(tf.distribute.ReduceOp.SUM, total)
-    return tf.math.divide_no_nan(loss_sum, total)
+    if context is None or context.num_replicas_in_sync == 1:
+        return value
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)

@@ -43,7 +43,8 @@ class NormConfig(StrictConfig):
     Attributes:
         kind: the normalization.
         placement: before or after the activation of a hidden layer.
-        epsilon: added to the variance (or mean square); one value for every kind.
+        epsilon: added to the variance (or mean square); one value for every kind. Where the
+            normalized numbers all but agree, 1 / sqrt(epsilon) multiplies their rounding.
         momentum: batch only; the share of the old moving statistic that a step keeps.
         synchronized: batch only; False (the default) means each replica normalizes by its own part
             of the global batch, so the result depends on the number of replicas; True averages over

@@ -149,6 +149,8 @@ class TrainConfig(StrictConfig):
             before every evaluation and before the weights are saved.
         reestimate_batches: how many batches for that.
         evaluation_batch_size: rows scored at once in evaluation.
+        one_epoch_tolerance: a relative rise of the validation log loss after a tenth of the second
+            epoch that is more than this is warned about.
     """
 
     label: ClassVar[str] = "train"
@@ -178,6 +180,7 @@ class TrainConfig(StrictConfig):
     reestimate_batch_statistics: bool = False
     reestimate_batches: int = Field(200, ge=1)
     evaluation_batch_size: int = Field(8192, ge=1)
+    one_epoch_tolerance: float = Field(0.005, ge=0)
 
     @field_validator("loss", mode="before")
     @classmethod
@@ -206,6 +209,18 @@ class TrainConfig(StrictConfig):
                 "CowClip clips the rows that a batch touched: it needs a row-sparse optimizer",
                 "train.cowclip with train.embedding_optimizer=adam",
                 "Set train.embedding_optimizer=lazy_adam.",
+            )
+        if self.tables_on == "host" and self.gradient_clip_norm is not None:
+            raise ConfigError(
+                "tables on the host are updated after the step: no global norm spans both",
+                "train.tables_on=host with train.gradient_clip_norm",
+                "Leave one of them out.",
+            )
+        if self.tables_on == "host" and self.precision == "float16":
+            raise ConfigError(
+                "loss scaling may skip a step, which tables on the host cannot",
+                "train.tables_on=host with train.precision=float16",
+                "Set train.precision=bfloat16.",
             )
         if self.embedding_l2 and self.embedding_optimizer == "adam":
             raise ConfigError(

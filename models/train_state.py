@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from models.train_config import EarlyStoppingConfig
+from pipeline.errors import ConfigError
 
 __all__ = ["Position"]
 
@@ -20,7 +21,9 @@ class Position:
     global_step: int = 0
     loss_sum: float = 0.0
     weight: float = 0.0
+    timed_steps: int = 0
     seconds: float = 0.0
+    early_validation: dict[str, float] | None = None
     best_value: float | None = None
     best_epoch: int = 0
     stopped: bool = False
@@ -31,13 +34,17 @@ class Position:
         """The state that a checkpoint held, or the start."""
         return cls() if state is None else cls(**state)
 
-    def advance(self, num_steps: int, loss_sum: float, weight: float, seconds: float) -> None:
-        """Counts executed steps."""
+    def advance(
+        self, num_steps: int, loss_sum: float, weight: float, seconds: float | None
+    ) -> None:
+        """Counts executed steps; `seconds` is None for those that were compiled on the way."""
         self.step += num_steps
         self.global_step += num_steps
         self.loss_sum += loss_sum
         self.weight += weight
-        self.seconds += seconds
+        if seconds is not None:
+            self.timed_steps += num_steps
+            self.seconds += seconds
 
     def end_epoch(
         self,
@@ -51,12 +58,19 @@ class Position:
                 "epoch": self.epoch,
                 "global_step": self.global_step,
                 "train_loss": self.loss_sum / self.weight if self.weight else 0.0,
-                "examples_per_s": self.step * batch_size / max(self.seconds, 1e-9),
+                "examples_per_s": self.timed_steps * batch_size / max(self.seconds, 1e-9),
                 "validation": validation,
+                **({"early_validation": self.early_validation} if self.early_validation else {}),
             }
         )
         improved = False
         if early_stopping is not None and validation is not None:
+            if early_stopping.metric not in validation:
+                raise ConfigError(
+                    "early stopping on auc needs clicks and non-clicks in the validation split",
+                    "labels of one kind only",
+                    "Set train.early_stopping.metric=log_loss, or preprocess more rows.",
+                )
             value = validation[early_stopping.metric]
             value = value if early_stopping.metric == "auc" else -value
             bar = -math.inf if self.best_value is None else self.best_value
@@ -65,5 +79,27 @@ class Position:
                 self.best_value, self.best_epoch = value, self.epoch
             self.stopped = self.epoch - self.best_epoch >= early_stopping.patience
         self.epoch += 1
-        self.step, self.loss_sum, self.weight, self.seconds = 0, 0.0, 0.0, 0.0
+        self.step, self.loss_sum, self.weight = 0, 0.0, 0.0
+        self.timed_steps, self.seconds, self.early_validation = 0, 0.0, None
         return improved
+
+    def overfitting(self, validation: dict[str, float], tolerance: float) -> str | None:
+        """The one-epoch phenomenon (Zhang et al. 2022, arXiv 2209.06053), if this is it.
+
+        Args:
+            validation: early in the second epoch; remembered for the history.
+            tolerance: relative rise of the log loss that is let pass.
+
+        Returns:
+            What to tell the user, or None.
+        """
+        self.early_validation = validation
+        before = (self.history[-1]["validation"] or {}).get("log_loss")
+        after = validation["log_loss"]
+        if before is None or after <= before * (1.0 + tolerance):
+            return None
+        return (
+            f"warning: validation log loss jumped from {before:.4f} to {after:.4f} at the start of "
+            f"epoch {self.epoch + 1}: the model over-fits from its second look at a row on, as CTR "
+            "models do. Set train.epochs=1, or train.early_stopping=true to keep the best epoch."
+        )

@@ -13,13 +13,13 @@ import models.keras2  # noqa: F401 - before TFRS, which refuses Keras 3 when it 
 # isort: split
 import tensorflow_recommenders as tfrs
 
-from models.losses import ClickLoss, global_mean
+from models.losses import ClickLoss, sum_over_replicas
 from models.optimizers import CompositeOptimizer
 
 if TYPE_CHECKING:
     from models.zoo.base import CTRModel
 
-__all__ = ["BESIDE_INPUTS", "make_strategy", "make_train_steps", "model_inputs"]
+__all__ = ["BESIDE_INPUTS", "Batch", "make_strategy", "make_train_steps", "model_inputs"]
 
 BESIDE_INPUTS = ("label", "weight", "carry")
 Batch = dict[str, tf.Tensor]
@@ -62,6 +62,8 @@ def make_train_steps(
     optimizer: CompositeOptimizer,
     loss: ClickLoss,
     strategy: tf.distribute.Strategy,
+    *,
+    xla: bool = False,
 ) -> TrainSteps:
     """Compiles the training loop's inner part.
 
@@ -70,6 +72,7 @@ def make_train_steps(
         optimizer: built in the strategy's scope, for `model.trainable_variables`.
         loss: per-example loss, summed.
         strategy: over the replicas.
+        xla: compile forward and backward pass; updates and sums over replicas stay outside.
 
     Returns:
         A function of (iterator over distributed global batches, how many steps) that trains and
@@ -79,7 +82,9 @@ def make_train_steps(
     task = tfrs.tasks.Ranking(loss=loss)
     variables = model.trainable_variables
 
-    def replica_step(batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+    def loss_and_gradients(
+        batch: Batch, global_weight: tf.Tensor, scale: tf.Tensor
+    ) -> tuple[tf.Tensor, list[Any]]:
         with tf.GradientTape() as tape:
             logits = model(model_inputs(batch), training=True)
             loss_sum = task(
@@ -88,18 +93,51 @@ def make_train_steps(
                 sample_weight=batch["weight"],
                 compute_metrics=False,
             )
-            objective = global_mean(loss_sum, batch["weight"])
+            objective = tf.math.divide_no_nan(loss_sum, global_weight)
             if model.losses:
                 objective += tf.add_n(model.losses) / strategy.num_replicas_in_sync
-        gradients = tape.gradient(objective, variables)
-        optimizer.apply_gradients(gradients, variables)
-        return loss_sum, tf.reduce_sum(batch["weight"])
+            objective *= scale
+        return loss_sum, tape.gradient(objective, variables)
+
+    if xla:
+        loss_and_gradients = tf.function(loss_and_gradients, jit_compile=True, autograph=False)
+
+    def replica_gradients(batch: Batch) -> tuple[tf.Tensor, tf.Tensor, list[Any], list[Any]]:
+        weight = tf.reduce_sum(batch["weight"])
+        loss_sum, gradients = loss_and_gradients(
+            batch, sum_over_replicas(weight), optimizer.scale_of_loss()
+        )
+        gradients, to_host = optimizer.split_host(gradients, variables)
+        return loss_sum, weight, optimizer.reduce_gradients(gradients), to_host
+
+    def replica_step(batch: Batch) -> tuple[tf.Tensor, tf.Tensor, list[Any]]:
+        loss_sum, weight, gradients, to_host = replica_gradients(batch)
+        optimizer.apply_reduced(gradients, variables)
+        return loss_sum, weight, to_host
+
+    def one_step(batch: Batch) -> tuple[Any, Any]:
+        if not optimizer.is_loss_scaled:
+            loss_sum, weight, to_host = strategy.run(replica_step, args=(batch,))
+            if optimizer.has_host_tables:
+                optimizer.apply_to_host(_by_replica(strategy, to_host), variables)
+            return loss_sum, weight
+        # Whether to update is decided between the replicas' steps: a condition inside one of them
+        # could not hold the meeting of all.
+        loss_sum, weight, gradients, _ = strategy.run(replica_gradients, args=(batch,))
+        finite = optimizer.all_finite(_by_replica(strategy, gradients)[0])
+
+        def update() -> None:
+            strategy.run(lambda g: optimizer.apply_reduced(g, variables), args=(gradients,))
+
+        tf.cond(finite, lambda: [update(), tf.constant(0)][1], lambda: tf.constant(0))
+        optimizer.adapt_scale(finite)
+        return loss_sum, weight
 
     @tf.function(reduce_retracing=True)
     def train_steps(iterator: Iterator[Any], num_steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         loss_total, weight_total = tf.zeros([], tf.float64), tf.zeros([], tf.float64)
         for _ in tf.range(num_steps):
-            outputs = strategy.run(replica_step, args=(next(iterator),))
+            outputs = one_step(next(iterator))
             loss_sum, weight = (
                 tf.cast(strategy.reduce(tf.distribute.ReduceOp.SUM, part, axis=None), tf.float64)
                 for part in outputs
@@ -110,3 +148,14 @@ def make_train_steps(
         return loss_total, weight_total
 
     return train_steps
+
+
+def _by_replica(strategy: tf.distribute.Strategy, gradients: list[Any]) -> list[list[Any]]:
+    """A list of per-replica gradients as one list for each replica."""
+    parts = [
+        [None] * strategy.num_replicas_in_sync
+        if gradient is None
+        else list(strategy.experimental_local_results(gradient))
+        for gradient in gradients
+    ]
+    return [list(replica) for replica in zip(*parts, strict=True)]

@@ -18,6 +18,7 @@ from typing import Any
 import tensorflow as tf
 
 from models.calibration.correction import prior_logit
+from models.batch_statistics import reestimate_batch_statistics
 from models.checkpoints import Checkpoints
 from models.config import ModelConfig
 from models.evaluation import (
@@ -28,6 +29,7 @@ from models.evaluation import (
     score_batches,
     validation_metrics,
 )
+from models.host_tables import host_tables
 from models.keras2 import keras
 from models.losses import ClickLoss, resolve_loss
 from models.optimizers import make_optimizer
@@ -169,19 +171,22 @@ def train_on(
     _set_process_options(config)
     loss = resolve_loss(config.loss, source.label_rate)
     strategy = make_strategy(devices, config.cross_replica)
-    with _precision(config.precision), strategy.scope():
+    tables = host_tables if config.tables_on == "host" else contextlib.nullcontext
+    with _precision(config.precision), strategy.scope(), tables():
         keras.utils.set_random_seed(config.seed)
         model = build_model(model_config, source.spec)
         model.prior_logit.assign(prior_logit(loss, source.label_rate))
-        optimizer = make_optimizer(config, source.steps_per_epoch)
-        optimizer.build(model.trainable_variables, model.sparse_variables)
+    optimizer = make_optimizer(config, source.steps_per_epoch, model, strategy)
     run.save_spec(source.spec)
     checkpoints = Checkpoints(
         run.checkpoints, config.keep_checkpoints, model=model, optimizer=optimizer
     )
     position = Position.restored(checkpoints.restore())
-    train_steps = make_train_steps(model, optimizer, ClickLoss(loss), strategy)
+    train_steps = make_train_steps(
+        model, optimizer, ClickLoss(loss), strategy, xla=config.xla
+    )
     logits_of: Callable[..., tf.Tensor] | None = None
+    compiled = False
     total_steps = config.epochs * source.steps_per_epoch
     with (
         TrainingProgress(run.logs, total_steps, config.global_batch_size, show=progress) as shown,
@@ -189,6 +194,13 @@ def train_on(
     ):
         if position.global_step:
             shown.say(f"resuming at epoch {position.epoch + 1}, step {position.step}")
+
+        def validate() -> dict[str, float]:
+            nonlocal logits_of
+            assert source.validation is not None
+            held_out = source.validation()
+            logits_of = logits_of or compiled_logits(model, held_out)
+            return validation_metrics(score_batches(logits_of, held_out))
 
         def save() -> None:
             checkpoints.save(position.global_step, dataclasses.asdict(position))
@@ -205,12 +217,13 @@ def train_on(
             batches = source.training(position.epoch, position.step)
             iterator = iter(strategy.experimental_distribute_dataset(batches))
             while position.step < source.steps_per_epoch:
-                num_steps = _next_steps(position, source.steps_per_epoch, config)
+                num_steps = _next_steps(position, source, config)
                 started_s = time.perf_counter()
                 sums = train_steps(iterator, tf.constant(num_steps))
                 loss_sum, weight = (float(total) for total in sums)
                 seconds = time.perf_counter() - started_s
-                position.advance(num_steps, loss_sum, weight, seconds)
+                position.advance(num_steps, loss_sum, weight, seconds if compiled else None)
+                compiled = True
                 mean = loss_sum / weight if weight else 0.0
                 if not math.isfinite(mean):
                     raise ConfigError(
@@ -225,14 +238,17 @@ def train_on(
                     loss=mean,
                     seconds=seconds,
                 )
+                if _is_early_look(position, source):
+                    warning = position.overfitting(validate(), config.one_epoch_tolerance)
+                    if warning:
+                        shown.say(warning)
                 if position.global_step % config.checkpoint_every_steps == 0:
                     save()
                 stop_if_terminated()
-            validation = None
-            if source.validation is not None:
-                held_out = source.validation()
-                logits_of = logits_of or compiled_logits(model, held_out)
-                validation = validation_metrics(score_batches(logits_of, held_out))
+            if config.reestimate_batch_statistics and model.has_batch_statistics:
+                sample = source.training(position.epoch, 0).take(config.reestimate_batches)
+                reestimate_batch_statistics(model, sample)
+            validation = validate() if source.validation is not None else None
             improved = position.end_epoch(
                 validation, config.early_stopping, config.global_batch_size
             )
@@ -258,11 +274,24 @@ def train_on(
     return result
 
 
-def _next_steps(position: Position, steps_in_epoch: int, config: TrainConfig) -> int:
-    to_checkpoint = config.checkpoint_every_steps - (
-        position.global_step % config.checkpoint_every_steps
-    )
-    return min(config.steps_per_execution, to_checkpoint, steps_in_epoch - position.step)
+def _next_steps(position: Position, source: BatchSource, config: TrainConfig) -> int:
+    """Up to the next thing to do: a checkpoint, the early look, the epoch's end."""
+    every = config.checkpoint_every_steps
+    stops = [every - position.global_step % every, source.steps_per_epoch - position.step]
+    early = _early_step(source) - position.step
+    if position.epoch == 1 and early > 0:
+        stops.append(early)
+    return min(config.steps_per_execution, *stops)
+
+
+def _early_step(source: BatchSource) -> int:
+    return math.ceil(source.steps_per_epoch / 10)
+
+
+def _is_early_look(position: Position, source: BatchSource) -> bool:
+    """A tenth into the second epoch, where over-fitting to repeated rows first shows."""
+    at_its_step = position.epoch == 1 and position.step == _early_step(source)
+    return at_its_step and source.validation is not None
 
 
 def _set_process_options(config: TrainConfig) -> None:

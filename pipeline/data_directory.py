@@ -91,6 +91,11 @@ class DataDirectory:
             )
         return files
 
+    @property
+    def layout(self) -> str:
+        """How the shards hold their rows: `packed`, or `examples` (one tf.Example a row)."""
+        return str(self.summary.get("layout", "packed"))
+
     def num_rows(self, split: str) -> int:
         """Encoded rows in a split."""
         return int(self.summary["splits"][split]["rows"])

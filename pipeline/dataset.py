@@ -17,6 +17,7 @@ __all__ = ["evaluation_batches", "steps_per_epoch", "training_batches"]
 
 _WINDOW_ROWS = 1 << 16  # rows permuted together: 65,536 rows of 45 words are 12 MB
 _CYCLE_LENGTH = 4
+_EXAMPLES_AT_ONCE = 1024
 
 
 def steps_per_epoch(data: DataDirectory, batch_size: int) -> int:
@@ -24,11 +25,18 @@ def steps_per_epoch(data: DataDirectory, batch_size: int) -> int:
     return -(-data.num_rows("train") // batch_size)
 
 
-def _decode(files: tf.data.Dataset, layout: RowLayout, *, cycle_length: int) -> tf.data.Dataset:
+def _decode(files: tf.data.Dataset, data: DataDirectory, *, cycle_length: int) -> tf.data.Dataset:
     """File names -> int32 [n, row_words] a record, in an order that depends on the file order only."""
+    layout = RowLayout.of(data.spec)
 
     def rows_of(file: tf.Tensor) -> tf.data.Dataset:
-        return tf.data.TFRecordDataset(file).map(layout.from_record)
+        records = tf.data.TFRecordDataset(file)
+        if data.layout == "examples":
+            from pipeline.examples_layout import rows_from_examples
+
+            batches = records.batch(_EXAMPLES_AT_ONCE)
+            return batches.map(lambda batch: rows_from_examples(batch, layout, data.spec))
+        return records.map(layout.from_record)
 
     return files.interleave(
         rows_of, cycle_length=cycle_length, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
@@ -65,7 +73,7 @@ def training_batches(
     files = data.files("train")
     order = np.random.default_rng([seed, epoch]).permutation(len(files))
     names = tf.data.Dataset.from_tensor_slices([files[i] for i in order])
-    records = _decode(names, layout, cycle_length=min(_CYCLE_LENGTH, len(files)))
+    records = _decode(names, data, cycle_length=min(_CYCLE_LENGTH, len(files)))
 
     def permute(window: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
         key = tf.stack([tf.cast(seed, tf.int64) * 1_000_003 + epoch, window])
@@ -90,5 +98,5 @@ def evaluation_batches(data: DataDirectory, split: str, batch_size: int) -> tf.d
     """Every row of a split once, in file order; the last batch may be smaller."""
     layout = RowLayout.of(data.spec)
     names = tf.data.Dataset.from_tensor_slices(data.files(split))
-    batches = _decode(names, layout, cycle_length=1).rebatch(batch_size)
+    batches = _decode(names, data, cycle_length=1).rebatch(batch_size)
     return batches.map(layout.unpack, num_parallel_calls=2).with_options(_options()).prefetch(4)

@@ -43,6 +43,8 @@ __all__ = [
 ]
 
 _FLOOR = 1e-4  # of a share in PSI: an empty bin is far, not infinitely far
+_MIN_COUNT = 10  # in both runs together; rarer values share the last bin, or chance would rule
+_CHANCE = 0.9999  # what PSI may reach by chance: this quantile of it
 _LABEL = "label"
 
 
@@ -59,7 +61,8 @@ class DriftConfig(BaseModel):
             vocabulary: the model knows nothing of these ids.
         min_z: changes of rates count only where they are this many standard errors.
         bins: per numeric feature.
-        values: per text feature, the most frequent ones of the mixture; the others share a bin.
+        values: per text feature, the most frequent ones of the mixture; the others, and those that
+            occur less than 10 times, share a bin.
         allow_schema_change: compare the features that both have, instead of an error.
         ignore: features that may drift.
     """
@@ -127,7 +130,7 @@ class FeatureDrift:
         kind: numeric or text.
         missing_rate, missing_rate_before: share of the rows without a value.
         psi, jensen_shannon: distance of the distributions.
-        psi_by_chance: the 99.9 % quantile of PSI between two samples of one distribution.
+        psi_by_chance: the 99.99 % quantile of PSI between two samples of one distribution.
         unseen_share: of text features, see `DriftConfig`.
     """
 
@@ -284,7 +287,7 @@ def _distances(before: np.ndarray, today: np.ndarray, n: int, m: int) -> dict[st
     if not n or not m:
         return {}
     used = int(((before > 0) | (today > 0)).sum())
-    chance = chi2.ppf(0.999, used - 1) * (1 / n + 1 / m) if used > 1 else 0.0
+    chance = chi2.ppf(_CHANCE, used - 1) * (1 / n + 1 / m) if used > 1 else 0.0
     # Of few values a share of 0 says little: half a value is then the least that can be told.
     floor = max(_FLOOR, 0.5 / min(n, m))
     return {
@@ -401,6 +404,7 @@ def _vocabulary_drift(
     both = joined.aggregate([("a", "sum"), ("b", "sum")])
     a, b = both["a_sum"].to_numpy(), both["b_sum"].to_numpy()
     top = np.argsort(-(a / total_before + b / total_today), kind="stable")[:values]
+    top = top[(a + b)[top] >= _MIN_COUNT]
     histograms = [
         np.append(c[top], total - c[top].sum())
         for c, total in ((a, total_before), (b, total_today))

@@ -214,7 +214,12 @@ class WriteShard(beam.DoFn):
         name = f"part-{shard:05d}-of-{plan.num_shards[split]:05d}.tfrecord"
         path = os.path.join(plan.staging, SPLITS[split], name)
         beside = f"{path}.{os.getpid()}"
-        write_packed(beside, layout, rows, rows_per_record=plan.config.rows_per_record)
+        if plan.config.layout == "examples":
+            from pipeline.examples_layout import write_examples
+
+            write_examples(beside, layout, plan.spec, rows)
+        else:
+            write_packed(beside, layout, rows, rows_per_record=plan.config.rows_per_record)
         os.rename(beside, path)
         label = rows[:, layout.column("label")].view(np.float32).astype(np.float64)
         weight = rows[:, layout.column("weight")].view(np.float32).astype(np.float64)

@@ -136,6 +136,14 @@ class FeatureTransform(tf.Module):
         Returns:
             `numeric`, `ids`, `sequence/<name>`, `image/<name>` as in `pipeline.encoded`.
         """
+        encoded = self._encode_columns(numbers, texts)
+        for image in self._images:
+            assert images is not None
+            encoded[f"image/{image.name}"] = decode_images(images[image.column], image)
+        return encoded
+
+    def _encode_columns(self, numbers: tf.Tensor, texts: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Everything but the images."""
         wide = tf.cast(numbers, tf.float64)
         encoded = {"numeric": encode_numeric(wide, self._numeric)}
         ids, sequences = self._encode_texts(texts)
@@ -150,9 +158,6 @@ class FeatureTransform(tf.Module):
         encoded["ids"] = joined
         for feature, values in zip(self._sequences, sequences, strict=True):
             encoded[f"sequence/{feature.name}"] = values
-        for image in self._images:
-            assert images is not None
-            encoded[f"image/{image.name}"] = decode_images(images[image.column], image)
         return encoded
 
     def _encode_texts(self, texts: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
@@ -212,7 +217,7 @@ class FeatureTransform(tf.Module):
     def _encode_matrices(self, numbers: tf.Tensor, texts: tf.Tensor) -> dict[str, tf.Tensor]:
         numbers = tf.ensure_shape(numbers, [None, len(self.schema.input_numbers)])
         texts = tf.ensure_shape(texts, [None, len(self.schema.input_texts)])
-        return self.encode(numbers, texts)
+        return self._encode_columns(numbers, texts)
 
     def encode_numpy(
         self,

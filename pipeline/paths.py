@@ -40,8 +40,7 @@ def open_for_reading(path: str) -> BinaryIO:
     from apache_beam.io.filesystem import CompressionTypes
     from apache_beam.io.filesystems import FileSystems
 
-    stream = FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
-    return stream
+    return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
 def expand_inputs(patterns: Sequence[str]) -> list[InputFile]:

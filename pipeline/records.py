@@ -90,7 +90,8 @@ class RowLayout:
         for s in self.sections:
             if not s.words:
                 continue
-            values = np.ascontiguousarray(encoded[s.key], dtype=s.dtype).reshape(num_rows, -1)
+            width = int(np.prod(s.shape, dtype=np.int64))
+            values = np.ascontiguousarray(encoded[s.key], dtype=s.dtype).reshape(num_rows, width)
             if s.dtype == "uint8":
                 padding = s.words * 4 - values.shape[1]
                 values = np.pad(values, ((0, 0), (0, padding)))

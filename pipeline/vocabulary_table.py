@@ -70,6 +70,8 @@ class VocabularyTable(tf.Module):
             all_keys = keys
             first = 1 + num_oov_buckets[name]
             all_ids = np.concatenate([all_ids, np.arange(first, first + len(hashes))])
+        if not len(all_keys):  # TensorFlow fills no table with nothing; no value has a negative key
+            all_keys, all_ids = np.array([-1]), np.array([0])
         self._keys = tf.Variable(all_keys, trainable=False, name="vocabulary_keys")
         self._ids = tf.Variable(all_ids, trainable=False, name="vocabulary_ids")
         self._table = tf.lookup.StaticHashTable(

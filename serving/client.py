@@ -10,16 +10,14 @@ import functools
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Literal, TypeVar
 
 import grpc
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from tensorflow.core.protobuf import meta_graph_pb2
 
-from pipeline.errors import ClickparityError, ConfigError, DataError
+from pipeline.errors import ClickparityError, ConfigError
 from serving.client_transports import (
     CallError,
     GrpcTransport,
@@ -27,14 +25,12 @@ from serving.client_transports import (
     Transport,
     UnavailableError,
 )
+from serving.request_columns import Column, columns_from_table, convert_column
 from serving.server.tensors import dtype_name, numpy_dtype
 
 __all__ = ["Column", "PredictClient", "columns_from_table"]
 
 logger = logging.getLogger(__name__)
-
-Column = Sequence[object] | np.ndarray
-"""One input's values, a row each: numbers (missing: None or NaN), text or bytes (missing: None)."""
 
 _Result = TypeVar("_Result")
 _FIRST_BACKOFF_S, _MAX_BACKOFF_S = 0.1, 5.0
@@ -164,7 +160,9 @@ class PredictClient:
                 f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}",
                 f"Its inputs are: {', '.join(dtypes)}.",
             )
-        arrays = {name: _convert(name, columns[name], dtype) for name, dtype in dtypes.items()}
+        arrays = {
+            name: convert_column(name, columns[name], dtype) for name, dtype in dtypes.items()
+        }
         lengths = {name: len(array) for name, array in arrays.items()}
         if len(set(lengths.values())) != 1:
             raise ConfigError("all columns must have the same number of rows", lengths)
@@ -226,97 +224,3 @@ def _input_dtype(name: str, dtype: int) -> np.dtype:
 def _empty(info: meta_graph_pb2.TensorInfo) -> np.ndarray:
     sizes = [max(dim.size, 0) for dim in info.tensor_shape.dim]
     return np.empty([0, *sizes[1:]], dtype=numpy_dtype(info.dtype))
-
-
-def _convert(name: str, column: Column, dtype: np.dtype) -> np.ndarray:
-    """A column as the array of its input's dtype; None becomes b"" or NaN."""
-    try:
-        if dtype.kind == "O":
-            values = np.array(column, dtype=object)
-            flat = np.empty(values.size, dtype=object)
-            flat[:] = [_to_bytes(value) for value in values.ravel().tolist()]
-            array = flat.reshape(values.shape)
-        else:
-            values = np.asarray(column)
-            if values.dtype.kind == "O" and dtype.kind == "f":
-                present = [np.nan if value is None else value for value in values.ravel().tolist()]
-                values = np.array(present, dtype=dtype).reshape(values.shape)
-            if values.dtype.kind not in "biufO" and values.size:
-                raise TypeError(f"values of {values.dtype}")
-            if dtype.kind in "iu" and values.dtype.kind == "f" and values.size:
-                raise TypeError("fractions for whole numbers")
-            array = values.astype(dtype)
-    except (TypeError, ValueError, OverflowError) as error:
-        wanted = "text or bytes" if dtype.kind == "O" else dtype.name
-        raise ConfigError(f"column {name!r} must hold {wanted}", error) from None
-    if array.ndim == 0:
-        raise ConfigError(f"column {name!r} must be a sequence with a value per row", column)
-    return array
-
-
-def _to_bytes(value: object) -> bytes:
-    if value is None:
-        return b""
-    if isinstance(value, bytes):
-        return value
-    if isinstance(value, str):
-        return value.encode("utf-8", "surrogateescape")
-    raise TypeError(f"{value!r} of type {type(value).__name__}")
-
-
-def columns_from_table(
-    table: pa.Table, input_names_and_dtypes: Mapping[str, np.dtype]
-) -> dict[str, np.ndarray]:
-    """A table's columns as a model's inputs; columns that are no input (a label) are left out.
-
-    Args:
-        table: raw rows.
-        input_names_and_dtypes: as `PredictClient.input_dtypes` gives them; object is string.
-
-    Returns:
-        For each input a [B] array: missing text is b"", a missing number NaN.
-
-    Raises:
-        ConfigError: the table lacks an input.
-        DataError: a column's values cannot be read as the input's dtype.
-    """
-    missing = sorted(input_names_and_dtypes.keys() - set(table.column_names))
-    if missing:
-        raise ConfigError(
-            "the table must have a column for every input of the model",
-            f"missing: {', '.join(missing)}",
-            f"It has: {', '.join(table.column_names)}.",
-        )
-    return {
-        name: _from_arrow(name, table.column(name), np.dtype(dtype))
-        for name, dtype in input_names_and_dtypes.items()
-    }
-
-
-def _from_arrow(name: str, column: pa.ChunkedArray, dtype: np.dtype) -> np.ndarray:
-    try:
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        kind = column.type
-        is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-        is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-        if dtype.kind == "O":
-            if pa.types.is_integer(kind) or pa.types.is_null(kind):
-                column = column.cast(pa.string())  # an id that was read as a number
-            elif not (is_text or is_bytes):
-                raise pa.ArrowInvalid(f"{kind} values for text")
-            values = column.cast(pa.large_binary()).to_pylist()
-            array = np.empty(len(values), dtype=object)
-            array[:] = [b"" if value is None else value for value in values]
-            return array
-        if is_text:  # an empty field of a text file is a missing number
-            column = pc.if_else(pc.equal(column, ""), None, column)
-        if dtype.kind != "f" and column.null_count:
-            raise pa.ArrowInvalid(f"{column.null_count} missing values, which {dtype} cannot hold")
-        column = column.cast(pa.from_numpy_dtype(dtype), safe=dtype.kind != "f")
-        if dtype.kind == "f":
-            column = column.fill_null(float("nan"))
-        return np.ascontiguousarray(column.to_numpy())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        wanted = "text or bytes" if dtype.kind == "O" else dtype.name
-        raise DataError(f"column {name!r} must be readable as {wanted}", error) from None

@@ -15,7 +15,9 @@ from pipeline.errors import ConfigError
 from pipeline.feature_transform import FeatureTransform
 from pipeline.statistics import FeatureStatistics
 from serving.manifest import write_manifest
+from serving.parity.rows import real_rows
 from serving.signatures import ServingModule
+from serving.warmup import ALLOWED_BATCH_SIZES, write_warmup_requests
 
 __all__ = ["build_export", "data_of", "load_calibration", "serving_module"]
 
@@ -64,19 +66,24 @@ def serving_module(run: RunDirectory) -> ServingModule:
 
 
 def build_export(run: RunDirectory) -> Path:
-    """Writes RUN_DIR/export anew: SavedModel, then a manifest of hashes; renamed when whole.
+    """Writes RUN_DIR/export anew: SavedModel, schema, warm-up, then a manifest; renamed when whole.
 
     Returns:
         The directory.
     """
-    goal, staging = run.path / "export", run.path / ".export.staging"
+    goal, staging, old = (run.path / n for n in ("export", ".export.staging", ".export.old"))
     shutil.rmtree(staging, ignore_errors=True)
-    shutil.rmtree(goal, ignore_errors=True)
     module = serving_module(run)
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     tf.saved_model.save(module, str(staging), signatures=module.signatures(), options=options)
     _set_method_names(staging)
     schema = module.transform.schema
+    companions = staging / "assets.extra"
+    companions.mkdir()
+    # Whoever scores files with this export reads them as its training data was read.
+    (companions / "schema.yaml").write_text(schema.to_yaml())
+    rows, _ = real_rows(data_of(run), max(ALLOWED_BATCH_SIZES))
+    warmed = write_warmup_requests(staging, rows)
     metrics = run.read_json("metrics.json") if run.has("metrics.json") else {}
     write_manifest(
         staging,
@@ -94,10 +101,16 @@ def build_export(run: RunDirectory) -> Path:
                 "texts": list(schema.input_texts),
                 "images": list(schema.input_images),
             },
+            "warmup_batch_sizes": warmed,
             "metrics": metrics.get("test", {}),
         },
     )
+    # The old one leaves whole: half deleted but with its manifest it would look proved.
+    shutil.rmtree(old, ignore_errors=True)
+    if goal.exists():
+        os.rename(goal, old)
     os.rename(staging, goal)
+    shutil.rmtree(old, ignore_errors=True)
     return goal
 
 

@@ -9,6 +9,8 @@ development: Python threads, no batching across callers, no authentication, no T
 from __future__ import annotations
 
 import logging
+import os
+import select
 import signal
 import subprocess
 import tempfile
@@ -17,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import tensorflow as tf
 
@@ -137,7 +140,12 @@ class LocalServer:
         except ConfigError:
             self._grpc.stop(grace_s=0)
             raise
-        self.repository.start()
+        try:
+            self.repository.start()
+        except BaseException:  # an unreadable directory; do not keep the ports
+            self._grpc.stop(grace_s=0)
+            self._http.stop(grace_s=0)
+            raise
         self._grpc.start()
         self._http.start()
         logger.warning(_NOTICE)
@@ -211,7 +219,9 @@ def serve(
             name=name,
             shutdown_grace_s=shutdown_grace_s,
         ):
-            stopped.wait()
+            while not stopped.wait(0.2):
+                pass
+            logger.info("told to stop: finishing the requests that run")
 
 
 def _serve_real(
@@ -220,7 +230,7 @@ def _serve_real(
     grpc_port: int,
     rest_port: int,
     name: str | None,
-    stopped: threading.Event,
+    stopped: _StopSignal,
     grace_s: float,
 ) -> None:
     if name is None and not list_models(models_dir):
@@ -253,26 +263,52 @@ def _serve_real(
             tensorflow_model_server.stop_process(process, grace_s)
 
 
+class _StopSignal:
+    """What a signal handler may set and the main thread waits for.
+
+    A pipe, because the handler runs inside the waiting main thread: threading.Event takes a lock
+    to be set, which that thread may hold.
+    """
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+
+    def set(self) -> None:
+        os.write(self._write, b"x")
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether the signal came; the main thread must call this again and again.
+
+        The kernel may deliver a signal to one of TensorFlow's or gRPC's threads, and then nothing
+        interrupts the main thread, in which alone Python runs its handlers.
+        """
+        return bool(select.select([self._read], [], [], timeout_s)[0])
+
+    def close(self) -> None:
+        os.close(self._read)
+        os.close(self._write)
+
+
 @contextmanager
-def _termination() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set; a second signal ends the process as usual."""
-    stopped = threading.Event()
+def _termination() -> Iterator[_StopSignal]:
+    """A signal that SIGTERM and SIGINT give; a second one ends the process as usual."""
+    stopped = _StopSignal()
+    previous: dict[signal.Signals, Any] = {}
 
     def stop(number: int, frame: FrameType | None) -> None:
-        logger.info("%s: finishing the requests that run", signal.Signals(number).name)
         stopped.set()
         for each, handler in previous.items():
             signal.signal(each, handler)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped  # only the main thread may set handlers
-        return
-    previous = {each: signal.signal(each, stop) for each in (signal.SIGTERM, signal.SIGINT)}
     try:
+        if threading.current_thread() is threading.main_thread():  # no other may set handlers
+            for each in (signal.SIGTERM, signal.SIGINT):
+                previous[each] = signal.signal(each, stop)
         yield stopped
     finally:
         for each, handler in previous.items():
             signal.signal(each, handler)
+        stopped.close()
 
 
 @contextmanager

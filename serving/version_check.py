@@ -30,21 +30,40 @@ def missing_rows(inputs: dict[str, list[str]], num_rows: int) -> dict[str, np.nd
 
 
 def loads_and_answers(export_dir: Path) -> None:
-    """Loads an export once, as TF Serving would, in a process of its own, and scores two rows.
+    """Loads an export once, as TF Serving would, in a process of its own, and asks it.
+
+    It scores two rows in which everything is missing, then replays its warm-up requests (an export
+    made before there were any has none).
 
     Raises:
-        GateError: it does not load, does not run, or answers with something else than probabilities.
+        GateError: it does not load, does not run, refuses a warm-up request, or answers with
+            something else than probabilities.
     """
     from serving.parity.fresh_process import score_in_fresh_process
+    from serving.warmup import WARMUP_PATH, read_warmup_requests
 
     manifest = verify_manifest(export_dir)
-    request = missing_rows(manifest.extra["inputs"], 2)
-    (answer,) = score_in_fresh_process(export_dir, [("serving_default", request)])
-    probability = answer["probability"]
-    fingerprint = answer["model_fingerprint"][0].decode()
-    if not (np.isfinite(probability).all() and fingerprint == manifest.fingerprint):
+    missing = ("serving_default", missing_rows(manifest.extra["inputs"], 2))
+    try:
+        requests = [missing, *read_warmup_requests(export_dir)]
+    except Exception as error:  # whatever is wrong with the file, TF Serving would refuse it
         raise GateError(
-            "an export must answer with finite probabilities and its own fingerprint",
-            f"{probability.tolist()}, {fingerprint}",
+            "an export's warm-up requests must be readable",
+            f"{export_dir / WARMUP_PATH}: {str(error).splitlines()[0][:300]}",
             "Build it again: clickparity parity --run RUN_DIR.",
-        )
+        ) from error
+    answers = score_in_fresh_process(export_dir, requests)
+    for (signature, inputs), answer in zip(requests, answers, strict=True):
+        probability = answer["probability"]
+        fingerprints = {f.decode() for f in answer["model_fingerprint"].tolist()}
+        num_rows = len(next(iter(inputs.values())))
+        if (
+            probability.shape != (num_rows,)
+            or not ((probability >= 0) & (probability <= 1)).all()
+            or fingerprints != {manifest.fingerprint}
+        ):
+            raise GateError(
+                "an export must answer with a probability a row and its own fingerprint",
+                f"{signature}: {probability.tolist()[:5]} for {num_rows} rows, {fingerprints}",
+                "Build it again: clickparity parity --run RUN_DIR.",
+            )

@@ -32,17 +32,17 @@ def parse(line: str) -> tuple[int, list[float], list[str], int]:
 class Moments(beam.CombineFn):
     """(count, sums, sums of squares) of the numbers."""
 
-    def create_accumulator(self) -> list[Any]:
+    def create_accumulator(self) -> list[Any]:  # noqa: D102
         return [0, [0.0] * NUM_NUMERIC, [0.0] * NUM_NUMERIC]
 
-    def add_input(self, accumulator: list[Any], numbers: list[float]) -> list[Any]:
+    def add_input(self, accumulator: list[Any], numbers: list[float]) -> list[Any]:  # noqa: D102
         accumulator[0] += 1
         for i, x in enumerate(numbers):
             accumulator[1][i] += x
             accumulator[2][i] += x * x
         return accumulator
 
-    def merge_accumulators(self, accumulators: Any) -> list[Any]:
+    def merge_accumulators(self, accumulators: Any) -> list[Any]:  # noqa: D102
         total = self.create_accumulator()
         for n, sums, squares in accumulators:
             total[0] += n
@@ -50,7 +50,7 @@ class Moments(beam.CombineFn):
             total[2] = [a + b for a, b in zip(total[2], squares, strict=True)]
         return total
 
-    def extract_output(self, accumulator: list[Any]) -> list[Any]:
+    def extract_output(self, accumulator: list[Any]) -> list[Any]:  # noqa: D102
         return accumulator
 
 
@@ -70,7 +70,7 @@ def vocabulary(element: tuple[int, Any]) -> tuple[int, dict[str, int]]:
 class Encode(beam.DoFn):
     """A row -> ((split, shard), packed bytes)."""
 
-    def process(
+    def process(  # noqa: D102
         self, row: Any, moments: list[Any], ids: dict[int, dict[str, int]]
     ) -> Iterator[Any]:
         label, numbers, texts, split = row

@@ -8,6 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from models.host_tables import make_host_table, on_host
 from models.keras2 import keras
 from pipeline.encoded import MISSING_ID, EncodedSpec
 from pipeline.errors import ConfigError
@@ -62,8 +63,9 @@ def _on_this_replica(table: tf.Variable) -> tf.Variable:
     """
     copies = tf.distribute.get_strategy().experimental_local_results(table)
     context = tf.distribute.get_replica_context()
-    replica = 0 if context is None else tf.get_static_value(context.replica_id_in_sync_group)
-    return copies[int(replica or 0)]
+    if context is None or len(copies) == 1:  # not mirrored, or on the host
+        return copies[0]
+    return copies[int(tf.get_static_value(context.replica_id_in_sync_group))]
 
 
 @keras.utils.register_keras_serializable(package="clickparity")
@@ -126,6 +128,7 @@ class FeatureEmbedding(keras.layers.Layer):
                 trainable=True,
                 dtype=tf.float32,
                 experimental_autocast=False,  # the rows are cast, not the table
+                **({"getter": make_host_table} if on_host() else {}),
             )
         super().build(input_shape)
 

@@ -2,6 +2,7 @@
 
 from models.optimizers.composite import CompositeOptimizer
 from models.optimizers.factory import make_optimizer
+from models.optimizers.fused import FusedAdam
 from models.optimizers.row_sparse import (
     CowClip,
     LazyAdam,
@@ -15,6 +16,7 @@ from models.optimizers.schedule import LearningRate, ScaledRates, scale_rates
 __all__ = [
     "CompositeOptimizer",
     "CowClip",
+    "FusedAdam",
     "LazyAdam",
     "LearningRate",
     "RowSparseAdagrad",

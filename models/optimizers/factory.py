@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import tensorflow as tf
+
 from models.keras2 import keras
 from models.optimizers.composite import CompositeOptimizer
 from models.optimizers.fused import FusedAdam
@@ -15,8 +19,16 @@ from models.optimizers.row_sparse import (
 from models.optimizers.schedule import LearningRate, scale_rates
 from models.train_config import TrainConfig
 
+if TYPE_CHECKING:
+    from models.zoo.base import CTRModel
+
 __all__ = ["make_optimizer"]
 
+_DENSE = {
+    "adam": lambda rate: FusedAdam(rate, jit_compile=False),
+    "adagrad": lambda rate: keras.optimizers.Adagrad(rate, jit_compile=False),
+    "sgd": lambda rate: keras.optimizers.SGD(rate, jit_compile=False),
+}
 _SPARSE = {
     "adagrad": RowSparseAdagrad,
     "rowwise_adagrad": RowwiseAdagrad,
@@ -25,12 +37,19 @@ _SPARSE = {
 }
 
 
-def make_optimizer(config: TrainConfig, steps_per_epoch: int) -> CompositeOptimizer:
-    """The composite optimizer of a training. Call it inside the strategy's scope.
+def make_optimizer(
+    config: TrainConfig,
+    steps_per_epoch: int,
+    model: CTRModel,
+    strategy: tf.distribute.Strategy,
+) -> CompositeOptimizer:
+    """The composite optimizer of a training, built for its model.
 
     Args:
         config: validated.
         steps_per_epoch: at the configured batch size; the schedule ends after `epochs` of them.
+        model: made in the strategy's scope; with `config.tables_on` host, inside `host_tables` too.
+        strategy: over the replicas.
     """
     rates = scale_rates(config, steps_per_epoch)
 
@@ -45,17 +64,28 @@ def make_optimizer(config: TrainConfig, steps_per_epoch: int) -> CompositeOptimi
             final_factor=config.schedule.final_factor,
         )
 
-    dense_rate, embedding_rate = schedule(rates.dense), schedule(rates.embedding)
-    dense = {
-        "adam": lambda: FusedAdam(dense_rate, jit_compile=False),
-        "adagrad": lambda: keras.optimizers.Adagrad(dense_rate, jit_compile=False),
-        "sgd": lambda: keras.optimizers.SGD(dense_rate, jit_compile=False),
-    }[config.optimizer]()
-    if config.embedding_optimizer == "adam":
-        sparse = keras.optimizers.Adam(embedding_rate, jit_compile=False)
-    else:
-        clip = config.cowclip and CowClip(config.cowclip.ratio, config.cowclip.bound)
-        sparse = _SPARSE[config.embedding_optimizer](
-            embedding_rate, l2=rates.embedding_l2, clip=clip or None
+    def make_sparse() -> keras.optimizers.Optimizer:
+        rate = schedule(rates.embedding)
+        if config.embedding_optimizer == "adam":
+            return keras.optimizers.Adam(rate, jit_compile=False)
+        clip = CowClip(config.cowclip.ratio, config.cowclip.bound) if config.cowclip else None
+        return _SPARSE[config.embedding_optimizer](rate, l2=rates.embedding_l2, clip=clip)
+
+    tables, on_host = model.sparse_variables, config.tables_on == "host"
+    sparse = make_sparse() if on_host else None
+    with strategy.scope():
+        optimizer = CompositeOptimizer(
+            _DENSE[config.optimizer](schedule(rates.dense)),
+            make_sparse() if sparse is None else sparse,
+            gradient_clip_norm=config.gradient_clip_norm,
+            loss_scaling=config.precision == "float16",
         )
-    return CompositeOptimizer(dense, sparse, gradient_clip_norm=config.gradient_clip_norm)
+        mirrored = [v for v in model.trainable_variables if not (on_host and _is_in(v, tables))]
+        optimizer.build(mirrored, [] if on_host else tables)
+    if on_host:
+        optimizer.build_host_tables(model.trainable_variables, tables)
+    return optimizer
+
+
+def _is_in(variable: tf.Variable, variables: list[tf.Variable]) -> bool:
+    return any(variable is other for other in variables)

@@ -13,7 +13,8 @@ __all__ = ["FusedAdam"]
 
 @keras.utils.register_keras_serializable(package="clickparity")
 class FusedAdam(keras.optimizers.Adam):
-    """Adam (Kingma & Ba 2015) as tf_keras' own, to rounding; state and checkpoints are its.
+    """Adam (Kingma & Ba 2015) as tf_keras' own, but that 1 - beta_2 is taken in float32
+    (off by 5e-5 of itself); state and checkpoints are the same.
 
     m += (1 - b1)(g - m); v += (1 - b2)(g^2 - v);
     w -= lr sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + epsilon). IndexedSlices and AMSGrad go the way

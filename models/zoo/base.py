@@ -51,7 +51,12 @@ class CTRModel(keras.Model):
         self.step = make_step_variable(self)
         self._dropout_seeds: Iterator[int] = count(config.dropout_seed)
         self.prior_logit = self.add_weight(
-            name="prior_logit", shape=(), dtype=tf.float32, initializer="zeros", trainable=False
+            name="prior_logit",
+            shape=(),
+            dtype=tf.float32,
+            initializer="zeros",
+            trainable=False,
+            experimental_autocast=False,  # logits are float32 in every precision
         )
 
     def compute_logits(self, inputs: Inputs, training: bool | None) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""Any Arrow column -> the two types that the transform takes: float64 (NaN = missing), binary (empty = missing)."""
+"""Any Arrow column -> what the transform takes: float64 (NaN = missing) or binary (empty = missing)."""
 
 from __future__ import annotations
 

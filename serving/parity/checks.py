@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from models.zoo.base import CTRModel
 from serving.parity.fresh_process import score_in_fresh_process
+from serving.parity.loader import Loader
 from serving.parity.rows import RawRows
 from serving.signatures import ServingModule
 
@@ -62,18 +63,26 @@ class Check:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for parity.json; what is not finite is written as text."""
-        value = self.value if np.isfinite(self.value) else str(self.value)
-        return {**dataclasses.asdict(self), "value": value, "passed": self.passed}
+        return {**_json_values(dataclasses.asdict(self)), "passed": self.passed}
+
+
+def _json_values(value: Any) -> Any:
+    """The same with every number that strict JSON cannot say as text ("inf")."""
+    if isinstance(value, dict):
+        return {key: _json_values(item) for key, item in value.items()}
+    return str(value) if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _largest(a: np.ndarray, b: np.ndarray) -> float:
-    """The largest absolute difference; NaN on one side only counts as infinite."""
+    """The largest absolute difference; infinite where either side is not a finite number.
+
+    Two NaN are no agreement: a model whose weights are NaN must not pass by being wrong alike.
+    """
     if len(a) != len(b):
         return float("inf")
-    difference = np.abs(a.astype(np.float64) - b.astype(np.float64))
-    one_sided = np.isnan(a) != np.isnan(b)
-    difference = np.where(np.isnan(a) & np.isnan(b), 0.0, difference)
-    return float(np.max(np.where(one_sided, np.inf, difference), initial=0.0))
+    finite = np.isfinite(a) & np.isfinite(b)
+    difference = np.abs(np.where(finite, a, 0).astype(np.float64) - np.where(finite, b, 0))
+    return float(np.max(np.where(finite, difference, np.inf), initial=0.0))
 
 
 class frozen_batch_statistics:  # noqa: N801 - used as a context manager
@@ -255,9 +264,17 @@ def _bits_differ(a: np.ndarray, b: np.ndarray) -> int:
 
 
 def export_equality(
-    module: ServingModule, export_dir: Path, real: RawRows, beam_encoded: _Encoded
+    module: ServingModule,
+    export_dir: Path,
+    real: RawRows,
+    beam_encoded: _Encoded,
+    *,
+    loader: Loader | None = None,
 ) -> Check:
-    """Keras in memory on Beam's tensors against the SavedModel on the raw rows, in a fresh process."""
+    """Keras in memory on Beam's tensors against the SavedModel on the raw rows, in a fresh process.
+
+    With a `loader` also against TF Serving's own, in a process without Python.
+    """
     raw_logits = _logit_function(module.model, training=False)(beam_encoded)
     expected = np.asarray(module.calibration.logits(tf.constant(raw_logits)))
     forms: dict[str, Callable[[RawRows], dict[str, np.ndarray]]] = {
@@ -280,10 +297,18 @@ def export_equality(
         by_signature[name] = max(by_signature.get(name, 0.0), gap)
         sigmoid = 1 / (1 + np.exp(-answer["logit"].astype(np.float64)))
         wrong_probability = max(wrong_probability, _largest(answer["probability"], sigmoid))
+    by_loader = {"python session": max(by_signature.values())}
+    details: dict[str, Any] = {"by_signature": by_signature, "rows": len(real)}
+    if loader is not None and loader.binary is not None:
+        given = {name: form(real) for name, form in forms.items()}
+        gaps = [_largest(found, expected) for found in loader.logits(export_dir, given).values()]
+        by_loader["c++"] = max(gaps)
+    elif loader is not None:
+        details["c++ skipped"] = loader.reason
     return Check(
         "export",
         "Keras in memory against the SavedModel in a fresh process, through TF Serving's loader",
-        max(*by_signature.values(), wrong_probability),
+        max(*by_signature.values(), *by_loader.values(), wrong_probability),
         LOGIT_BAR,
-        {"by_signature": by_signature, "rows": len(real)},
+        {**details, "by_loader": by_loader},
     )

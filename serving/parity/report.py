@@ -9,7 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["figure_to_html", "page", "write_report"]
+from serving.parity.figures import (
+    company_figure,
+    gap_figure,
+    health_figure,
+    metric_figure,
+    named_check,
+)
+
+__all__ = ["figure_to_html", "gap_figure", "page", "write_report"]
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1d2733; max-width: 62rem;
@@ -22,7 +30,6 @@ td.n { font-variant-numeric: tabular-nums; white-space: nowrap; }
 .ok { color: #14713d; font-weight: 600; } .no { color: #b3261e; font-weight: 600; } .info { color: #5b6b7c; }
 img { max-width: 100%; } p.sub { color: #5b6b7c; margin-top: .2rem; }
 """
-_COLOURS = {"layer": "#1f77b4", "batch": "#d1495b", "none": "#7a8793"}
 
 
 def page(title: str, subtitle: str, body: str) -> str:
@@ -44,47 +51,65 @@ def figure_to_html(figure: Any, description: str) -> str:
 
 def write_report(path: Path, reports: Sequence[dict[str, Any]]) -> None:
     """Writes the page for one run, or for several beside each other."""
-    body = figure_to_html(gap_figure(reports), "difference of logits by batch size")
+    body = _pictures(reports)
     body += "".join(_section(report) for report in reports)
     names = " and ".join(f"{r['model']}, {r['norm']} norm" for r in reports)
     path.write_text(page("Parity", f"{names}: does it score in production as in training?", body))
 
 
-def gap_figure(reports: Sequence[dict[str, Any]]) -> Any:
-    """Largest difference of logits against batch size, one line a run, both modes."""
-    from matplotlib.figure import Figure
+def _pictures(reports: Sequence[dict[str, Any]]) -> str:
+    """The figures that these reports have numbers for, each with a line of what it shows."""
+    parts = [figure_to_html(gap_figure(reports), "difference of logits by batch size")]
+    for report in reports:
+        if named_check(report, "metric"):
+            parts.append("<h2>Which model is better on held-out rows</h2>")
+            parts.append(figure_to_html(metric_figure(report), "paired differences"))
+            parts.append(_metric_words(report))
+        if named_check(report, "batch, company"):
+            others = [r for r in reports if r is not report]
+            title = f"{report['model']}, {report['norm']} norm: what company does to a score"
+            parts.append(
+                f"<h2>{html.escape(title)}</h2><p>The same row, the same weights, training"
+                " mode against served: what the model learned from is not what it serves."
+                "</p>"
+            )
+            parts.append(figure_to_html(company_figure(report, others), "the gap by company"))
+        if named_check(report, "norm health"):
+            parts.append("<h2>Health of the moving statistics</h2>")
+            parts.append(figure_to_html(health_figure(report), "moving statistics by layer"))
+            parts.append(_gain_words(report))
+    return "".join(parts)
 
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
-    floor = 1e-8
-    for axis, name, title in (
-        (axes[0], "batch, served", "served (inference mode)"),
-        (axes[1], "batch, trained", "as trained (training mode, weights frozen)"),
-    ):
-        for report in reports:
-            check = next(c for c in report["checks"] if c["name"] == name)
-            by_size = check["details"]["by_batch_size"]
-            sizes = [int(s) for s in by_size]
-            values = [max(v, floor) for v in by_size.values()]
-            colour = _COLOURS.get(report["norm"])
-            axis.plot(sizes, values, "o-", label=f"{report['norm']} norm", color=colour)
-        axis.axhline(1e-5, color="#333", linestyle="--", linewidth=1)
-        axis.text(
-            0.98,
-            1.3e-5,
-            "bar 1e-5",
-            ha="right",
-            va="bottom",
-            fontsize=8,
-            transform=axis.get_yaxis_transform(),
-        )
-        axis.set(xscale="log", yscale="log", title=title, xlabel="batch size")
-        axis.set_xticks([1, 2, 7, 64, 512], ["1", "2", "7", "64", "512"])
-        axis.minorticks_off()
-        axis.grid(alpha=0.25)
-    axes[0].set_ylabel("largest |difference of logits|")
-    axes[0].legend(frameon=False)
-    return figure
+
+def _metric_words(report: dict[str, Any]) -> str:
+    check = named_check(report, "metric")
+    assert check is not None
+    details = check["details"]
+    words = [
+        f"{name.replace('_', ' ')} {_interval(details['differences'][name])}"
+        + ("" if details["differs"].get(name) else " (no difference shown)")
+        for name in ("auc", "log_loss", "calibration_ratio")
+    ]
+    return (
+        f"<p>{html.escape(report['norm'])} norm minus {html.escape(details['against']['name'])}, "
+        f"{details['rows']:,} test rows, paired, 95 %: {html.escape('; '.join(words))}.</p>"
+    )
+
+
+def _gain_words(report: dict[str, Any]) -> str:
+    check = named_check(report, "norm health")
+    assert check is not None
+    gain = check["details"]["reestimated_minus_as_trained"]
+    return (
+        f"<p>Re-estimated on {check['details']['batches']} training batches, the hold-out's log loss "
+        f"changes by {_interval(gain['log_loss'])} and its AUC by {_interval(gain['auc'])} "
+        f"(95 %); no logit by more than {float(gain['largest_logit_change']):.3g}.</p>"
+    )
+
+
+def _interval(found: dict[str, Any]) -> str:
+    low, middle, high = (float(found[key]) for key in ("low", "estimate", "high"))
+    return f"{middle:+.5f} ({low:+.5f} to {high:+.5f})"
 
 
 def _section(report: dict[str, Any]) -> str:

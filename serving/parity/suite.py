@@ -13,6 +13,7 @@ from typing import Any
 from models.run_directory import RunDirectory
 from pipeline.errors import ConfigError, GateError
 from serving.manifest import verify_manifest
+from serving.parity.loader import LoaderUse, find_loader
 
 __all__ = ["ROWS", "check_gate", "export_digest", "run_parity"]
 
@@ -26,12 +27,18 @@ def export_digest(export_dir: Path) -> str:
 
 
 def run_parity(
-    run: RunDirectory, *, say: Callable[[str], None] = lambda line: None
+    run: RunDirectory,
+    *,
+    against: RunDirectory | None = None,
+    cpp_loader: LoaderUse = "auto",
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Builds the export and checks it; writes parity.json and parity.html.
 
     Args:
         run: a trained run.
+        against: another run on the same data, whose metrics are held against this one's.
+        cpp_loader: whether the export check also asks TF Serving's C++ loader, see `find_loader`.
         say: called with a line before each check.
 
     Returns:
@@ -39,6 +46,9 @@ def run_parity(
     """
     from serving.export import build_export, data_of, serving_module
     from serving.parity import checks
+    from serving.parity.batch_norm import batch_norm_checks
+    from serving.parity.metric import metric_difference
+    from serving.parity.replica import replica_equality
     from serving.parity.report import write_report
     from serving.parity.rows import hostile_rows, real_rows
     from serving.parity.server_check import server_equality
@@ -49,6 +59,7 @@ def run_parity(
     data = data_of(run)
     real, encoded = real_rows(data, ROWS)
     hostile = hostile_rows(data.schema, real)
+    loader = find_loader(cpp_loader, say)
     model = module.model
     steps: list[tuple[str, Callable[[], checks.Check]]] = [
         ("mode", lambda: checks.mode(model, encoded)),
@@ -58,13 +69,23 @@ def run_parity(
             "transform",
             lambda: checks.transform_equality(module, export_dir, real, encoded, hostile),
         ),
-        ("export", lambda: checks.export_equality(module, export_dir, real, encoded)),
+        (
+            "export",
+            lambda: checks.export_equality(module, export_dir, real, encoded, loader=loader),
+        ),
         ("server", lambda: server_equality(module, export_dir, real, encoded)),
+        ("replica", lambda: replica_equality(run, encoded)),
     ]
     found = []
     for name, step in steps:
         say(f"checking parity: {name}")
         found.append(step())
+    if model.has_batch_statistics:
+        say("checking parity: batch norm's statistics, and the company that a row is in")
+        found += batch_norm_checks(run, data, module)
+    if against is not None:
+        say("checking parity: metric")
+        found.append(metric_difference(run, against))
     report = {
         "run": run.fingerprint,
         "model": run.model_config.name.value,
@@ -111,12 +132,12 @@ def check_gate(run: RunDirectory, accept_batch_gap: float | None) -> dict[str, A
     if failed:
         raise GateError(
             "every parity bar must hold",
-            "; ".join(f"{c['name']}: {c['value']:.3g} > {c['bar']:.3g}" for c in failed),
+            "; ".join(f"{c['name']}: {float(c['value']):.3g} > {c['bar']:.3g}" for c in failed),
             f"See {run.path / 'parity.html'}.",
         )
     if report["has_batch_statistics"]:
-        gap = next(c["value"] for c in report["checks"] if c["name"] == "batch, trained")
-        if accept_batch_gap is None or gap > accept_batch_gap:
+        gap = float(next(c["value"] for c in report["checks"] if c["name"] == "batch, trained"))
+        if accept_batch_gap is None or not gap <= accept_batch_gap:
             accepted = (
                 "accepts none" if accept_batch_gap is None else f"accepts {accept_batch_gap:g}"
             )

@@ -5,6 +5,7 @@ A thread a connection (`ThreadingHTTPServer`): right for development, not for th
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import logging
 import selectors
@@ -24,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 _READ_TIMEOUT_S = 60.0
 """How long a client may pause inside a request; between requests it may be silent for ever."""
+
+
+_MAX_DISCARDED_BYTES = 64 * 1024 * 1024
 
 
 class HttpServer:
@@ -97,11 +101,15 @@ class _Server(http.server.ThreadingHTTPServer):
         logger.debug("connection from %s broke", client_address, exc_info=True)
 
     def drain(self, grace_s: float) -> None:
+        self.draining = True  # from here on an answer closes its connection
+        # What the kernel has accepted is answered too. No more than its queue holds: clients that
+        # come back at once would keep an unbounded loop, and with it the server, going for ever.
         self.timeout = 0
-        while not self._queue_empty:  # connections that the kernel has accepted already
+        for _ in range(self.request_queue_size):
+            if self._queue_empty:
+                break
             self.handle_request()
         self.socket.close()  # from here on a client is refused, which it may take elsewhere
-        self.draining = True
         self._stop_sender.send(b"x")
         deadline = time.monotonic() + grace_s
         with self._open:
@@ -157,6 +165,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         except _TooLargeError as error:
             self.close_connection = True  # the rest of the body is still on its way
             self._send(Reply(413, error_response(str(error))))
+            self._discard_rest()
             return
         except ValueError as error:
             self.close_connection = True
@@ -177,6 +186,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(reply.body)
+
+    def _discard_rest(self) -> None:
+        """Reads on for a while: a client that is cut off while it sends never sees the answer."""
+        with contextlib.suppress(OSError):
+            self.wfile.flush()
+            self.connection.shutdown(socket.SHUT_WR)
+            self.connection.settimeout(1.0)
+            for _ in range(_MAX_DISCARDED_BYTES // 65536):
+                if not self.connection.recv(65536):
+                    break
 
     def _read_body(self) -> bytes:
         """The body, unchunked and gunzipped.

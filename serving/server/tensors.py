@@ -19,7 +19,7 @@ __all__ = ["MAX_RANK", "dtype_name", "numpy_dtype", "parse_tensor", "tensor_prot
 MAX_RANK = 64
 """numpy's limit; TensorFlow's is 254."""
 
-_MAX_DENSE_BYTES = 128 * 1024 * 1024
+_MAX_FILLED_BYTES = 16 * 1024 * 1024
 """What a few bytes may grow to: a proto may name a huge shape and one value to fill it with. TF
 Serving tries to allocate that. Tensors that are sent in full are as large as a request may be."""
 
@@ -87,7 +87,8 @@ def parse_tensor(proto: tensor_pb2.TensorProto) -> np.ndarray | None:
         if proto.tensor_content and count:
             return _from_content(proto.tensor_content, layout, shape, count)
         values = getattr(proto, layout.field)
-        if count > len(values) and count * layout.numpy.itemsize > _MAX_DENSE_BYTES:
+        item_bytes = 32 if layout.is_string else layout.numpy.itemsize
+        if count > len(values) and count * item_bytes > _MAX_FILLED_BYTES:
             return None
         return _from_values(values, layout, count).reshape(shape)
     except ValueError:  # no element, and other dimensions that together are beyond numpy

@@ -15,7 +15,6 @@ from models.losses import (
     ClickLoss,
     binary_cross_entropy,
     focal_loss,
-    global_mean,
     pos_weighted_cross_entropy,
     resolve_loss,
 )
@@ -97,8 +96,3 @@ def test_config_round_trip(config):
     assert again.config == config
     np.testing.assert_array_equal(loss(LABEL, LOGITS), again(LABEL, LOGITS))
     assert again(LABEL, LOGITS).shape == (2,)
-
-
-def test_the_mean_divides_by_weights_not_by_rows():
-    assert float(global_mean(tf.constant(3.0), tf.constant([1.0, 0.0, 0.5]))) == 2.0
-    assert float(global_mean(tf.constant(0.0), tf.zeros([3]))) == 0.0

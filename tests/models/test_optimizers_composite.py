@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import types
 
 import numpy as np
 import pytest
@@ -117,8 +118,8 @@ def test_schedules_by_hand():
 def test_every_configured_optimizer_moves_both_kinds_of_variable(name):
     config = parse_train_config({"embedding_optimizer": name, "schedule": {"kind": "cosine"}})
     weights = variables()
-    composite = make_optimizer(config, steps_per_epoch=10)
-    composite.build(weights, weights[1:])
+    model = types.SimpleNamespace(trainable_variables=weights, sparse_variables=weights[1:])
+    composite = make_optimizer(config, 10, model, tf.distribute.get_strategy())
     tf.function(lambda: composite.apply_gradients(gradients(), weights))()
     assert (weights[0].numpy() != 1).all()
     assert (weights[1].numpy()[3] != 1).all()

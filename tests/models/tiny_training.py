@@ -106,12 +106,15 @@ def tiny_training(
     train: dict | None = None,
     devices: list[str] | None = None,
     batches: BatchSource | None = None,
+    progress: bool = False,
 ) -> TrainResult:
     """Trains in `path`."""
     run = run_directory(path, model or {}, train or {})
     model_config = parse_model_config(run.config["model"])
     train_config = parse_train_config(run.config["train"])
-    return train_on(batches or source(), model_config, train_config, run, devices=devices)
+    return train_on(
+        batches or source(), model_config, train_config, run, devices=devices, progress=progress
+    )
 
 
 def weights_of(path: Path) -> dict[str, np.ndarray]:

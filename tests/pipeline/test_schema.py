@@ -57,12 +57,12 @@ def test_a_file_is_loaded_by_path_and_a_typo_gets_the_nearest_preset(tmp_path: P
     path = tmp_path / "mine.yaml"
     path.write_text(schema().to_yaml())
     assert FeatureSchema.load(path) == schema()
-    with pytest.raises(ConfigError, match="'critoe'.*Did you mean 'criteo'.*avazu, criteo"):
+    with pytest.raises(ConfigError, match=r"'critoe'.*Did you mean 'criteo'.*avazu, criteo"):
         FeatureSchema.load("critoe")
     with pytest.raises(ConfigError, match="a directory"):
         FeatureSchema.load(tmp_path)
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match="readable YAML file.*UnicodeDecodeError"):
+    with pytest.raises(ConfigError, match=r"readable YAML file.*UnicodeDecodeError"):
         FeatureSchema.load(path)
 
 
@@ -280,7 +280,7 @@ def test_columns_that_are_not_as_the_schema_says(columns: list[str], parts: list
 
 def test_a_pattern_must_match_and_matches_may_not_collide() -> None:
     patterned = schema(features=[{"name": "f_*", "kind": "numeric"}])
-    with pytest.raises(ConfigError, match="pattern 'f_\\*'.*must match a column"):
+    with pytest.raises(ConfigError, match=r"pattern 'f_\*'.*must match a column"):
         patterned.resolve(["click", "g"])
     with pytest.raises(ConfigError, match="must differ; got f_a_b twice"):
         patterned.resolve(["click", "f_a b", "f_a+b"])

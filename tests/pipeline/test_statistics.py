@@ -34,7 +34,9 @@ from pipeline.vocabulary import (
 LOG = NumericFeature(name="x", log1p=True, clip=(-50.0, 1e6), missing_value=-1.0)
 PLAIN = NumericFeature(name="x")
 floats = hnp.arrays(
-    np.float32, st.integers(0, 40), elements=st.floats(width=32, allow_nan=True, allow_infinity=True)
+    np.float32,
+    st.integers(0, 40),
+    elements=st.floats(width=32, allow_nan=True, allow_infinity=True),
 )
 
 
@@ -146,9 +148,10 @@ def test_quantiles_are_within_their_bin(values: np.ndarray) -> None:
     got = Histogram.merge([Histogram.of(values[::2]), Histogram.of(values[1::2])]).quantile(q)
     exact = np.quantile(values.astype(np.float64), q, method="inverted_cdf")
     assert (np.abs(got) <= np.abs(exact)).all()
-    assert np.abs(got - exact) == pytest.approx(0, abs=1e-42) or (
-        np.abs(got - exact) <= np.abs(exact) * 2.0**-11 + 1e-41
-    ).all()
+    assert (
+        np.abs(got - exact) == pytest.approx(0, abs=1e-42)
+        or (np.abs(got - exact) <= np.abs(exact) * 2.0**-11 + 1e-41).all()
+    )
 
 
 def test_small_whole_numbers_are_their_own_quantiles() -> None:

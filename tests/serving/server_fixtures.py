@@ -9,6 +9,7 @@ what a real TF Serving must serve for the contract tests to run against it (TF_S
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import http.client
 import json
@@ -16,7 +17,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -25,7 +27,10 @@ import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import predict_pb2
 
+from serving.local_server import LocalServer
+
 MODEL = "clicks"
+PATH = f"/v1/models/{MODEL}"
 EXAMPLE_SPEC = {
     "price": tf.io.FixedLenFeature([], tf.float32, default_value=float("nan")),
     "city": tf.io.FixedLenFeature([], tf.string, default_value=""),
@@ -181,7 +186,7 @@ def call(
     channel: grpc.Channel, method: str, request: bytes, service: str = "PredictionService"
 ) -> bytes:
     """One gRPC call, bytes in and out: a malformed proto can be sent too."""
-    return channel.unary_unary(f"/tensorflow.serving.{service}/{method}")(request, timeout=30)
+    return channel.unary_unary(f"/tensorflow.serving.{service}/{method}")(request, timeout=120)
 
 
 def predict(channel: grpc.Channel, request: predict_pb2.PredictRequest) -> dict[str, np.ndarray]:
@@ -190,6 +195,44 @@ def predict(channel: grpc.Channel, request: predict_pb2.PredictRequest) -> dict[
         call(channel, "Predict", request.SerializeToString())
     )
     return {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
+
+
+@dataclass
+class Served:
+    """A running server that has this model, version 1, under its name."""
+
+    rest_address: str
+    channel: grpc.Channel
+
+    def post(self, body: object, path: str = PATH + ":predict") -> tuple[int, bytes]:
+        return rest(self.rest_address, "POST", path, body)
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        return rest(self.rest_address, "GET", path)
+
+
+@contextlib.contextmanager
+def contract_server(models_dir: Path) -> Iterator[Served]:
+    """The embedded server, or the real one that TF_SERVING_ADDRESS=HOST:GRPC,HOST:REST names."""
+    options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+    with contextlib.ExitStack() as stack:
+        real = os.environ.get("TF_SERVING_ADDRESS")
+        if real:
+            grpc_address, rest_address = real.split(",")
+        else:
+            publish(exported(1.0), models_dir, 1)
+            server = stack.enter_context(LocalServer(models_dir))
+            grpc_address, rest_address = server.grpc_address, server.rest_address
+        channel = stack.enter_context(grpc.insecure_channel(grpc_address, options=options))
+        yield Served(rest_address, channel)
+
+
+def tensor_of(dtype: int, shape: list[int], **fields: object) -> tensor_pb2.TensorProto:
+    """A TensorProto whose fields need not fit each other."""
+    proto = tensor_pb2.TensorProto(dtype=dtype, **fields)
+    for size in shape:
+        proto.tensor_shape.dim.add(size=size)
+    return proto
 
 
 if __name__ == "__main__":

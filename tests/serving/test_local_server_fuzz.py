@@ -67,7 +67,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
 
 @pytest.fixture(scope="module")
 def channel(server: LocalServer) -> Iterator[grpc.Channel]:
-    with grpc.insecure_channel(server.grpc_address) as opened:
+    options = [("grpc.max_receive_message_length", -1)]  # a filled tensor comes back whole
+    with grpc.insecure_channel(server.grpc_address, options=options) as opened:
         yield opened
 
 

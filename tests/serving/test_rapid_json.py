@@ -56,7 +56,7 @@ def test_what_python_would_refuse() -> None:
     assert numbers[1:3] == [math.inf, -math.inf]
     assert math.isnan(numbers[3])  # type: ignore[arg-type]
     assert parse(b'{"a": 1} trailing [') == {"a": 1}
-    deep = parse(b"[" * 100_000 + b"]" * 100_000)
+    deep = parse(b"[" * 20_000 + b"]" * 20_000)
     assert isinstance(deep, list)
 
 

@@ -1,0 +1,260 @@
+"""Batch prediction: a Beam job that scores files with an exported SavedModel.
+
+The numbers are those of online serving: the same SavedModel, through TF Serving's own loader, its
+`compact` signature. Files are read as the export's schema says, in the same blocks as preprocessing;
+an element is a block, never a row. A block is scored in batches of a fixed size whose rows follow from
+the files alone, so the number of workers changes no bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+from pipeline.encode_pass import raw_matrices
+from pipeline.errors import ClickparityError, DataError
+from pipeline.schema import FeatureSchema
+from pipeline.sources import Block, read_block
+from pipeline.step_directory import write_atomically
+
+if TYPE_CHECKING:
+    from serving.server.servable import Servable
+
+__all__ = ["BATCH_SIZE", "OutputFormat", "ScorePlan", "check_reject_rate", "run_scoring"]
+
+BATCH_SIZE = 4096
+OutputFormat = Literal["parquet", "csv"]
+Progress = Callable[[str, Path, int], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class ScorePlan:
+    """What travels to every worker.
+
+    Attributes:
+        export_dir: the SavedModel.
+        fingerprint: of the run that made it.
+        schema: resolved against the files, inputs only.
+        staging: where parts, rejects and marks of progress go.
+        output: the format of the parts.
+        num_blocks: how many there are; part of the names.
+    """
+
+    export_dir: str
+    fingerprint: str
+    schema: FeatureSchema
+    staging: str
+    output: OutputFormat
+    num_blocks: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredBlock:
+    """What became of a block's rows; its scores lie in the spill file `path`."""
+
+    block: int
+    file: str
+    path: str
+    rows: int
+    rejected: int
+    reasons: tuple[tuple[str, int], ...]
+
+
+def run_scoring(
+    plan: ScorePlan,
+    blocks: Sequence[Block],
+    *,
+    beam_options: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Scores every block into `plan.staging`: parts and rejects.
+
+    Args:
+        plan: see there.
+        blocks: of the input files.
+        beam_options: Beam's own.
+        progress: called with ("encode", directory of marks, number of blocks).
+
+    Returns:
+        Where every input row went.
+
+    Raises:
+        DataError: a file cannot be read to its end.
+    """
+    staging = Path(plan.staging)
+    for name in ("spill", "rejects", "progress"):
+        (staging / name).mkdir()
+    options = PipelineOptions(list(beam_options))
+    options.view_as(SetupOptions).save_main_session = False
+    chosen = options.get_all_options().get("runner")
+    pipeline = beam.Pipeline(runner=chosen or FnApiRunner(), options=options)
+    scored = (
+        pipeline
+        | "Blocks" >> beam.Create(list(blocks))
+        | "Spread" >> beam.Reshuffle()
+        | "Score" >> beam.ParDo(ScoreBlock(plan))
+    )
+    # The number of a row in its file is known once the blocks before it have been counted.
+    everything = scored | "All" >> beam.combiners.ToList()
+    _ = scored | "Write" >> beam.Map(_write_part, plan, beam.pvalue.AsSingleton(everything))
+    _ = everything | "Save" >> beam.Map(_save_counts, str(staging / "counts.json"))
+    try:
+        if progress is None:
+            pipeline.run().wait_until_finish()
+        else:
+            with progress("encode", staging / "progress", len(blocks)):
+                pipeline.run().wait_until_finish()
+    except Exception as error:
+        raise _unwrapped(error) from error
+    counts = json.loads((staging / "counts.json").read_text())
+    (staging / "counts.json").unlink()
+    summary: dict[str, Any] = counts
+    return summary
+
+
+class ScoreBlock(beam.DoFn):
+    """Block -> ScoredBlock; logits and row numbers go to a spill file, rejects to their own."""
+
+    def __init__(self, plan: ScorePlan) -> None:
+        self._plan = plan
+
+    def process(self, block: Block) -> Iterator[ScoredBlock]:
+        """Reads a block and scores its good rows."""
+        plan, rows, scores, rejects = self._plan, [], [], []
+        num_rows = 0
+        for chunk in read_block(block, plan.schema):
+            num_rows += chunk.num_rows
+            rejects += chunk.rejects
+            if chunk.table.num_rows:
+                rows.append(np.asarray(chunk.row, np.int64))
+                scores.append(
+                    _scores(_servable(plan.export_dir, plan.fingerprint), chunk.table, plan)
+                )
+        path = os.path.join(plan.staging, "spill", f"{block.index:06d}.npz")
+        empty = np.zeros([0, 2], np.float32)
+        beside = f"{path}.{os.getpid()}.tmp.npz"
+        np.savez(
+            beside,
+            row=np.concatenate([np.zeros(0, np.int64), *rows]),
+            scores=np.concatenate([empty, *scores]),
+        )
+        os.replace(beside, path)
+        reasons: Counter[str] = Counter()
+        for reject in rejects:
+            reasons[reject.kind] += reject.rows
+        if rejects:
+            lines = "".join(json.dumps(r.to_json(), ensure_ascii=False) + "\n" for r in rejects)
+            name = f"block-{block.index:05d}.jsonl"
+            write_atomically(Path(plan.staging) / "rejects" / name, lines)
+        (Path(plan.staging) / "progress" / f"encode-{block.index}-{num_rows}").touch()
+        rejected = sum(reasons.values())
+        counted = tuple(sorted(reasons.items()))
+        yield ScoredBlock(block.index, block.path, path, num_rows, rejected, counted)
+
+
+@functools.lru_cache(maxsize=1)
+def _servable(export_dir: str, fingerprint: str) -> Servable:
+    """One loaded model a process; the fingerprint tells apart what a directory held at two times."""
+    from serving.server.servable import Servable
+
+    del fingerprint
+    return Servable("score", 1, export_dir)
+
+
+def _scores(servable: Servable, table: pa.Table, plan: ScorePlan) -> np.ndarray:
+    """Good rows of a chunk -> (logit, probability) float32 [n, 2]."""
+    from serving.parity.rows import RawRows
+
+    parts = []
+    for start in range(0, table.num_rows, BATCH_SIZE):
+        batch = table.slice(start, BATCH_SIZE)
+        rows = RawRows(plan.schema, *raw_matrices(batch, plan.schema))
+        answer = servable.predict_arrays("compact", rows.compact(), ["logit", "probability"])
+        parts.append(np.stack([answer["logit"], answer["probability"]], axis=1))
+    return np.concatenate(parts)
+
+
+def _write_part(scored: ScoredBlock, plan: ScorePlan, everything: list[ScoredBlock]) -> None:
+    """A block's scores as a part with columns file, row, probability, logit."""
+    before = [s for s in everything if s.file == scored.file and s.block < scored.block]
+    with np.load(scored.path) as spilled:
+        row, scores = spilled["row"] + sum(s.rows for s in before), spilled["scores"]
+    if len(row):
+        indices = pa.array(np.zeros(len(row), np.int32))
+        file = pa.DictionaryArray.from_arrays(indices, pa.array([scored.file]))
+        columns = {
+            "file": file,
+            "row": pa.array(row),
+            "probability": pa.array(np.ascontiguousarray(scores[:, 1])),
+            "logit": pa.array(np.ascontiguousarray(scores[:, 0])),
+        }
+        table = pa.table(columns)
+        table = table.replace_schema_metadata({"model_fingerprint": plan.fingerprint})
+        name = f"part-{scored.block:05d}-of-{plan.num_blocks:05d}.{plan.output}"
+        path = os.path.join(plan.staging, name)
+        beside = f"{path}.{os.getpid()}.tmp"
+        if plan.output == "parquet":
+            import pyarrow.parquet as pq
+
+            pq.write_table(table, beside)
+        else:
+            import pyarrow.csv as csv
+
+            plain = table.set_column(0, "file", table["file"].cast(pa.string()))
+            csv.write_csv(plain, beside)
+        os.replace(beside, path)
+    os.remove(scored.path)
+
+
+def _save_counts(everything: list[ScoredBlock], path: str) -> None:
+    reasons: Counter[str] = Counter()
+    for scored in everything:
+        reasons.update(dict(scored.reasons))
+    rows, rejected = sum(s.rows for s in everything), sum(s.rejected for s in everything)
+    ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    counts = {
+        "input_rows": rows,
+        "scored_rows": rows - rejected,
+        "rejected_rows": rejected,
+        "reject_reasons": dict(ordered[:20]),
+    }
+    write_atomically(Path(path), json.dumps(counts))
+
+
+def _unwrapped(error: BaseException) -> BaseException:
+    """Our own error out of Beam's wrapping (it re-raises with the stage name appended)."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ClickparityError):
+            return type(seen)(seen.rule, seen.received, seen.remedy)
+        seen = seen.__cause__ or seen.__context__
+    return error
+
+
+def check_reject_rate(summary: dict[str, Any], limit: float) -> None:
+    """Stops a job whose input is not what the model was trained on.
+
+    Raises:
+        DataError: nothing was scored, or too much was rejected.
+    """
+    rows, rejected = summary["input_rows"], summary["rejected_rows"]
+    if rows and rejected < rows and rejected <= limit * rows:
+        return
+    reasons = "; ".join(f"{n} x {why}" for why, n in list(summary["reject_reasons"].items())[:3])
+    raise DataError(
+        f"at most {limit:.2%} of the rows may be unreadable (--max-reject-rate), and one must be good",
+        f"{rejected} of {rows}: {reasons or 'no rows'}",
+        "Is this the layout that the model was trained on? See schema.yaml in its assets.extra.",
+    )

@@ -1,0 +1,174 @@
+"""The pictures of parity.html, from the numbers of parity.json alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["company_figure", "gap_figure", "health_figure", "metric_figure", "named_check"]
+
+_COLOURS = {"layer": "#1f77b4", "batch": "#d1495b", "none": "#7a8793"}
+_FADED = "#e8a5ae"
+_FLOOR = 1e-8  # what is smaller is drawn there: the axes are logarithmic
+_SIZES = {"as trained": "moving statistics as trained", "re-estimated": "statistics re-estimated"}
+
+
+def named_check(report: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+    """A check of a report by its name; None when it was not made."""
+    return next((c for c in report["checks"] if c["name"] == name), None)
+
+
+def gap_figure(reports: Sequence[dict[str, Any]]) -> Any:
+    """Largest difference of logits against batch size, one line a run, both modes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, name, title in (
+        (axes[0], "batch, served", "served (inference mode)"),
+        (axes[1], "batch, trained", "as trained (training mode, weights frozen)"),
+    ):
+        for report in reports:
+            check = named_check(report, name)
+            assert check is not None
+            by_size = check["details"]["by_batch_size"]
+            sizes = [int(s) for s in by_size]
+            values = [max(float(v), _FLOOR) for v in by_size.values()]  # "inf" is text
+            colour = _COLOURS.get(report["norm"])
+            axis.plot(sizes, values, "o-", label=f"{report['norm']} norm", color=colour)
+        _bar(axis)
+        axis.set(xscale="log", yscale="log", title=title, xlabel="batch size")
+        axis.set_xticks([1, 2, 7, 64, 512], ["1", "2", "7", "64", "512"])
+        axis.minorticks_off()
+        axis.grid(alpha=0.25)
+    axes[0].set_ylabel("largest |difference of logits|")
+    axes[0].legend(frameon=False)
+    return figure
+
+
+def company_figure(report: Mapping[str, Any], others: Sequence[Mapping[str, Any]] = ()) -> Any:
+    """The sweep of a model with batch statistics: by batch size, by composition, by base rate.
+
+    Args:
+        report: with the check `batch, company`.
+        others: reports beside it; one that holds the bar of `batch, trained` is drawn as its gap,
+            which is what it is in any company.
+    """
+    from matplotlib.figure import Figure
+
+    check = named_check(report, "batch, company")
+    assert check is not None
+    details = check["details"]
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    by_size, by_composition, by_rate = figure.subplots(1, 3, width_ratios=(1, 1.15, 1))
+    colour = _COLOURS["batch"]
+    for series, shade in (("as trained", colour), ("re-estimated", _FADED)):
+        sizes = details["by_batch_size"]
+        by_size.plot(
+            [int(s) for s in sizes],
+            [max(v[series]["largest"], _FLOOR) for v in sizes.values()],
+            "o-",
+            color=shade,
+            label=f"batch norm, {_SIZES[series]}",
+        )
+        rates = details["by_base_rate_factor"]
+        by_rate.plot(
+            [float(f) for f in rates],
+            [v[series]["shift"] for v in rates.values()],
+            "o-",
+            color=shade,
+        )
+    for other in others:
+        gap = named_check(other, "batch, trained")
+        if gap is not None and gap["passed"]:
+            value = max(float(gap["value"]), _FLOOR)
+            style = {"color": _COLOURS.get(other["norm"]), "linewidth": 2}
+            by_size.axhline(value, label=f"{other['norm']} norm, any batch", **style)
+            by_composition.axvline(value, **style)
+            by_rate.axhline(0.0, **style)
+    _bar(by_size)
+    by_size.set(xscale="log", yscale="log", xlabel="batch size, random rows")
+    by_size.set(ylabel="|trained - served|, logits, largest", title="how many others")
+    by_size.legend(frameon=False, fontsize=7, loc="center left")
+
+    names = list(details["by_composition"])
+    values = [details["by_composition"][n]["as trained"] for n in names]
+    fresh = [details["by_composition"][n]["re-estimated"] for n in names]
+    places = range(len(names))
+    by_composition.barh(
+        [p - 0.2 for p in places], [v["mean"] for v in values], height=0.36, color=colour
+    )
+    by_composition.barh(
+        [p + 0.2 for p in places], [v["mean"] for v in fresh], height=0.36, color=_FADED
+    )
+    by_composition.set_yticks(list(places), names, fontsize=8)
+    by_composition.invert_yaxis()
+    by_composition.set(xscale="log", xlabel="|trained - served|, logits, mean")
+    by_composition.set(title=f"who the others are (batch {details['batch_size']})")
+
+    by_rate.axhline(0.0, color="#333", linewidth=0.8)
+    by_rate.set_xscale("log", base=2)
+    by_rate.set_xticks([0.25, 0.5, 1, 2, 4], ["x0.25", "x0.5", "x1", "x2", "x4"])
+    by_rate.set(xlabel="base rate of the batch", ylabel="mean of trained - served, logits")
+    by_rate.set(title="how many of them click")
+    for axis in (by_size, by_composition, by_rate):
+        axis.minorticks_off()
+        axis.grid(alpha=0.25)
+    return figure
+
+
+def health_figure(report: Mapping[str, Any]) -> Any:
+    """Per norm layer, how far the moving statistics are from the hold-out's."""
+    from matplotlib.figure import Figure
+
+    check = named_check(report, "norm health")
+    assert check is not None
+    layers = check["details"]["layers"]
+    figure = Figure(figsize=(9, 1.4 + 0.32 * len(layers)), layout="constrained")
+    shift, ratio = figure.subplots(1, 2, sharey=True)
+    places = list(range(len(layers)))
+    shift.barh(places, [v["mean_shift_largest"] for v in layers.values()], color=_FADED)
+    shift.barh(places, [v["mean_shift_rms"] for v in layers.values()], color=_COLOURS["batch"])
+    shift.set_yticks(places, list(layers))
+    shift.invert_yaxis()
+    shift.set(xlabel="in moving deviations: root mean square, and largest unit")
+    shift.set(title="mean: hold-out against moving")
+    low = [v["deviation_ratio_lowest"] for v in layers.values()]
+    high = [v["deviation_ratio_highest"] for v in layers.values()]
+    ratio.hlines(places, low, high, color=_COLOURS["batch"], linewidth=6)
+    ratio.axvline(1.0, color="#333", linewidth=0.8)
+    ratio.set(xlabel="hold-out's over moving, lowest to highest unit", title="standard deviation")
+    for axis in (shift, ratio):
+        axis.grid(alpha=0.25)
+    return figure
+
+
+def metric_figure(report: Mapping[str, Any]) -> Any:
+    """The paired differences with their intervals; a panel a metric, 0 marked."""
+    from matplotlib.figure import Figure
+
+    check = named_check(report, "metric")
+    assert check is not None
+    found = check["details"]["differences"]
+    names = ("auc", "log_loss", "calibration_ratio")
+    figure = Figure(figsize=(9, 1.5), layout="constrained")
+    for axis, name in zip(figure.subplots(1, len(names)), names, strict=True):
+        low, middle, high = (float(found[name][key]) for key in ("low", "estimate", "high"))
+        axis.errorbar([middle], [0], xerr=[[middle - low], [high - middle]], fmt="o", capsize=4)
+        axis.axvline(0.0, color="#333", linewidth=0.8)
+        axis.set(title=f"difference in {name.replace('_', ' ')}", yticks=[])
+        axis.tick_params(axis="x", labelsize=8)
+    return figure
+
+
+def _bar(axis: Any) -> None:
+    axis.axhline(1e-5, color="#333", linestyle="--", linewidth=1)
+    axis.text(
+        0.98,
+        1.3e-5,
+        "bar 1e-5",
+        ha="right",
+        va="bottom",
+        fontsize=8,
+        transform=axis.get_yaxis_transform(),
+    )

@@ -1,0 +1,62 @@
+"""The metric check: two runs on the same held-out rows, paired, with intervals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from models.evaluation import evaluate_run
+from models.metrics import auc_difference_interval, bootstrap_intervals
+from models.run_directory import RunDirectory
+from pipeline.errors import ConfigError
+from serving.export import data_of, load_calibration
+from serving.parity.checks import Check
+from serving.parity.norm_health import interval_json
+
+__all__ = ["metric_difference"]
+
+
+def metric_difference(run: RunDirectory, other: RunDirectory) -> Check:
+    """AUC, log loss and calibration of `run` minus those of `other`, on the whole test split.
+
+    The AUC has DeLong's paired interval, the others the paired bootstrap's, at 95 %. "No difference"
+    is a valid answer, and so it says when an interval holds 0.
+
+    Raises:
+        ConfigError: the runs were trained on different data.
+    """
+    if run.data_fingerprint != other.data_fingerprint:
+        raise ConfigError(
+            "runs are compared on the same rows",
+            f"{run.path} was trained on data {run.data_fingerprint}, "
+            f"{other.path} on {other.data_fingerprint}",
+            "Train both on one data directory.",
+        )
+    logits = []
+    for each in (run, other):
+        scored = evaluate_run(each.load_model(dropout=0.0), data_of(each), "test")
+        logits.append(np.asarray(load_calibration(each).logits(tf.constant(scored.logit))))
+    label, weight = scored.label, scored.weight
+    found = bootstrap_intervals(label, logits[0], weight, logits[1])
+    found["auc"] = auc_difference_interval(label, *logits, weight)
+    differences: dict[str, Any] = {n: interval_json(found[n]) for n in sorted(found)}
+    differs = {n: not (i.low <= 0.0 <= i.high) for n, i in found.items() if i.low <= i.high}
+    return Check(
+        "metric",
+        f"AUC minus that of {_name(other)} on {len(label)} test rows (95 % interval "
+        f"{found['auc'].low:+.4f} to {found['auc'].high:+.4f})",
+        found["auc"].estimate,
+        None,
+        {
+            "against": {"run": other.fingerprint, "name": _name(other)},
+            "rows": len(label),
+            "differences": differences,
+            "differs": dict(sorted(differs.items())),
+        },
+    )
+
+
+def _name(run: RunDirectory) -> str:
+    return f"{run.model_config.name.value}, {run.model_config.norm.kind.value} norm"

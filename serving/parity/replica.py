@@ -1,0 +1,85 @@
+"""The replica check: one optimizer step on one and on two replicas gives the same model."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from models.run_directory import RunDirectory
+from pipeline.errors import ClickparityError
+from serving.parity.checks import LOGIT_BAR, Check, _largest
+
+__all__ = ["replica_equality"]
+
+_ROWS = 256  # the global batch; even, so that two replicas see equally many
+_TIMEOUT_S = 600
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def replica_equality(run: RunDirectory, encoded: Mapping[str, np.ndarray]) -> Check:
+    """Served logits after one optimizer step on 1 and on 2 logical CPUs, the same global batch.
+
+    The trained weights are stepped with the run's own loss and optimizer, its slots fresh. Batch
+    norm is measured both ways, per replica and synchronised; `value` is as the run is configured.
+
+    Args:
+        run: trained.
+        encoded: encoded rows with label and weight.
+
+    Raises:
+        ClickparityError: the process failed.
+    """
+    num_rows = min(len(encoded["label"]), _ROWS) // 2 * 2
+    rows = {name: values[:num_rows] for name, values in encoded.items()}
+    answer = _step(run, rows)
+    variants = sorted({name.rpartition("/")[0] for name in answer})
+    gaps = {name: _largest(answer[f"{name}/1"], answer[f"{name}/2"]) for name in variants}
+    moved = {name: _largest(answer[f"{name}/1"], answer[f"{name}/0"]) for name in variants}
+    norm = run.model_config.norm
+    has_batch_statistics = norm.uses_batch_statistics
+    chosen = variants[0]
+    if has_batch_statistics:
+        chosen = "synchronised" if norm.synchronized else "per replica"
+    return Check(
+        "replica",
+        f"one optimizer step on 1 and on 2 replicas, the same global batch of {num_rows}",
+        gaps[chosen],
+        None if has_batch_statistics else LOGIT_BAR,
+        {"by_variant": gaps, "moved_by_the_step": moved, "rows": num_rows, "configured": chosen},
+    )
+
+
+def _step(run: RunDirectory, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
+    environment = {
+        **os.environ,
+        "PYTHONPATH": path,
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        asked, answered = Path(scratch) / "rows.npz", Path(scratch) / "answer.npz"
+        np.savez(asked, **rows)  # type: ignore[arg-type]
+        command = [sys.executable, "-m", "serving.parity.replica_process"]
+        done = subprocess.run(
+            [*command, str(run.path.resolve()), str(asked), str(answered)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+        if done.returncode != 0:
+            lines = [line for line in done.stderr.splitlines() if line.strip()]
+            raise ClickparityError(
+                "the run must train a step on one and on two replicas",
+                lines[-1][:500] if lines else f"exit {done.returncode}",
+            )
+        with np.load(answered) as arrays:
+            return dict(arrays)

@@ -1,0 +1,91 @@
+"""One optimizer step on one and on two replicas, in a process of its own.
+
+Two logical CPUs can only be made before TensorFlow starts, so this is never imported.
+
+    python -m serving.parity.replica_process RUN_DIR ROWS.npz ANSWER.npz
+
+ROWS: encoded tensors with label and weight. ANSWER: for each variant logits before the step
+(`<variant>/0`) and after it on one and on two replicas (`<variant>/1`, `<variant>/2`), float32 [n].
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from models.losses import ClickLoss
+from models.optimizers import make_optimizer
+from models.run_directory import RunDirectory
+from models.train_config import ScheduleConfig, TrainConfig, parse_train_config
+from models.train_step import make_strategy, make_train_steps, model_inputs
+from models.zoo import build_model
+
+__all__: list[str] = []
+
+
+def main(run_dir: str, rows_path: str, answer_path: str) -> None:
+    """Steps the run's trained weights with its own optimizer and loss."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    run = RunDirectory.open(run_dir)
+    with np.load(rows_path) as arrays:
+        rows = dict(arrays)
+    variants: dict[str, bool | None] = {"as configured": None}
+    if run.model_config.norm.uses_batch_statistics:
+        variants = {"per replica": False, "synchronised": True}
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    answer = {}
+    for devices in (["CPU:0"], ["CPU:0", "CPU:1"]):
+        # One strategy for all variants: those of two would number their collectives alike.
+        strategy = make_strategy(devices)
+        for name, synchronized in variants.items():
+            before, after = _after_one_step(run, rows, strategy, synchronized)
+            answer[f"{name}/0"], answer[f"{name}/{len(devices)}"] = before, after
+    np.savez(answer_path, **answer)
+
+
+def _after_one_step(
+    run: RunDirectory,
+    rows: Mapping[str, np.ndarray],
+    strategy: tf.distribute.Strategy,
+    synchronized: bool | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Served logits [n] before and after one step on all rows as the global batch."""
+    model_config, config = run.model_config, _at_full_rate(run.train_config)
+    if synchronized is not None:
+        norm = model_config.norm.model_copy(update={"synchronized": synchronized})
+        model_config = model_config.model_copy(update={"norm": norm})
+    with strategy.scope():
+        model = build_model(model_config, run.spec, dropout=0.0)
+    optimizer = make_optimizer(config, 1, model, strategy)
+    run.load_weights(model)
+    loss = parse_train_config({"loss": run.read_json("training.json")["loss"]}).loss
+    step = make_train_steps(model, optimizer, ClickLoss(loss), strategy)
+    num_rows = len(rows["label"])
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    batch = tf.data.Dataset.from_tensor_slices(dict(rows)).batch(num_rows, drop_remainder=True)
+    iterator = iter(strategy.experimental_distribute_dataset(batch.with_options(options)))
+    inputs = model_inputs({name: tf.constant(value) for name, value in rows.items()})
+
+    @tf.function
+    def logits() -> tf.Tensor:
+        return model(inputs, training=False)
+
+    before = logits().numpy()
+    step(iterator, tf.constant(1))
+    return before, logits().numpy()
+
+
+def _at_full_rate(config: TrainConfig) -> TrainConfig:
+    """Without warm-up or decay: the first step of a schedule may have a rate of zero."""
+    scaling = config.scaling.model_copy(update={"warmup_epochs": 0.0})
+    plain = {"precision": "float32", "tables_on": "device"}
+    return config.model_copy(update={"schedule": ScheduleConfig(), "scaling": scaling, **plain})
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

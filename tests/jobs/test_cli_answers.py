@@ -1,0 +1,160 @@
+"""What the commands say when all is well: help, one JSON object, tables."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.jobs.conftest import Outcome
+
+Cli = Callable[..., Outcome]
+ROOT = Path(__file__).parents[2]
+
+HELP = """
+import argparse, contextlib, io, json, sys
+from jobs.cli import build_parser, main
+
+(choices,) = [a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction)]
+texts = {}
+for argv in ([], *([name] for name in choices.choices)):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        try:
+            main([*argv, "--help"])
+        except SystemExit as done:
+            assert not done.code, (argv, done.code)
+    texts[" ".join(argv)] = out.getvalue()
+heavy = [m for m in ("tensorflow", "tf_keras", "apache_beam", "grpc", "pyarrow") if m in sys.modules]
+print(json.dumps({"texts": texts, "heavy": heavy}))
+"""
+
+
+def test_help_of_every_command_imports_nothing_heavy() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    done = subprocess.run(
+        [sys.executable, "-c", HELP], env=environment, capture_output=True, text=True, check=True
+    )
+    found = json.loads(done.stdout)
+    assert found["heavy"] == []
+    texts = found["texts"]
+    commands = {
+        "synth", "preprocess", "train", "evaluate", "parity", "export", "publish", "versions",
+        "rollback", "prune", "stats", "models", "serve", "predict", "run", "demo",
+    }  # fmt: skip
+    assert commands <= set(texts)
+    for name, text in texts.items():
+        assert text.startswith(f"usage: clickparity {name}".rstrip()), name
+        if name:
+            assert name in texts[""], f"{name} is not in the list of commands"
+            assert "--json" in text
+            assert len(text.splitlines()) > 4
+
+
+def test_models_lists_what_a_config_may_say(cli: Cli) -> None:
+    result = cli("models", "--json").result
+    names = {m["name"] for m in result["models"]}
+    assert {"dcn_v2", "deepfm", "autoint", "wide_deep"} <= names
+    assert {"layer", "batch", "none"} <= {n["name"] for n in result["norms"]}
+    assert set(result["losses"]) == {"bce", "pos_weight", "focal"}
+    text = cli("models").out
+    for name in names:
+        assert name in text
+
+
+def test_synth_writes_the_rows_it_says(cli: Cli, tmp_path: Path) -> None:
+    argv = ["synth", "--out", tmp_path / "log", "--rows", "100", "--files", "3", "--json"]
+    result = cli(*argv).result
+    assert result["rows"] == 100
+    lines = [Path(f).read_text().splitlines() for f in result["files"]]
+    assert len(lines) == 3
+    assert sum(len(part) - 1 for part in lines) == 100
+    assert len({part[0] for part in lines}) == 1, "every file has the header"
+
+
+def test_stats_of_a_data_directory(cli: Cli, tiny_data) -> None:
+    result = cli("stats", tiny_data.path, "--json").result
+    assert result["numeric"].keys() == {f"n{i}" for i in range(1, 7)}
+    text = cli("stats", tiny_data.path).out
+    for name in ("n1", "c12", "tags", "train", "validation", "test", "rejected rows"):
+        assert name in text
+
+
+def test_evaluate_scores_a_split_and_keeps_it(cli: Cli, layer_run, copy_of) -> None:
+    run = copy_of(layer_run)
+    kept = json.loads((run.path / "metrics.json").read_text())
+    result = cli("evaluate", "--run", run.path, "--split", "validation", "--json").result
+    again = json.loads((run.path / "metrics.json").read_text())
+    assert again == {**kept, "validation": result}
+    assert result["count"] == 600 == pytest.approx(600, abs=80)
+    assert 0.5 < result["truth"]["bayes_auc"] < 1
+    table = cli("evaluate", "--run", run.path).out
+    assert f"{kept['test']['auc']:.4f}" in table
+
+
+def test_preprocess_and_train_say_so_when_they_are_done(cli: Cli, tiny_work, tiny_data, layer_run):
+    pattern = tiny_work.arguments[2]
+    argv = ["preprocess", "--schema", "synthetic", "--input", pattern, "--out", tiny_data.path]
+    settings = [s for s in tiny_work.arguments if s.startswith("preprocess.")]
+    mark = (tiny_data.path / "summary.json").stat().st_mtime_ns
+    result = cli(*argv, "--set", *settings, "--json").result
+    assert result["fingerprint"] == tiny_data.fingerprint
+    assert result["splits"]["train"]["rows"] == tiny_data.num_rows("train")
+    assert (tiny_data.path / "summary.json").stat().st_mtime_ns == mark
+    weights = (layer_run.path / "weights.npz").stat().st_mtime_ns
+    trained = cli(
+        "train", "--data", tiny_data.path, "--out", layer_run.path, "--set",
+        *tiny_work.arguments[4:], "--json",
+    ).result  # fmt: skip
+    assert trained["test"]["auc"] == layer_run.read_json("metrics.json")["test"]["auc"]
+    assert (layer_run.path / "weights.npz").stat().st_mtime_ns == weights
+
+
+# The demo itself trains for minutes; here it meets the session's two runs instead.
+def test_the_demo_prints_one_json_object(
+    cli: Cli, tiny_data, layer_run, batch_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import jobs.demo
+
+    runs = {"layer": layer_run, "batch": batch_run}
+    monkeypatch.setattr(jobs.demo, "_data", lambda out, rows: tiny_data)
+    monkeypatch.setattr(jobs.demo, "_train", lambda data, norm, out: runs[norm])
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    out = tmp_path / "demo"
+    outcome = cli("demo", "--out", out, "--json")
+    result = outcome.result
+    assert result["served"]["largest_difference"] <= 1e-5
+    assert len(result["served"]["grpc"]) == len(result["served"]["rest"]) == 10
+    for protocol in ("grpc", "rest"):
+        assert result["served"][protocol] == pytest.approx(result["served"]["trained"], abs=1e-6)
+    assert result["gate"]["layer"]["version"] == 1
+    assert "accept_batch_gap" in result["gate"]["batch"]
+    assert result["comparison"]["batch"]["batch gap, trained (logit)"] > 1e-3
+    assert result["comparison"]["layer"]["batch gap, trained (logit)"] <= 1e-5
+    assert "distance to Bayes AUC" in outcome.err, "the tables go to stderr"
+    assert json.loads((out / "demo.json").read_text())["report"] == str(out / "report.html")
+    report = (out / "report.html").read_text()
+    assert report.count("data:image/png;base64,") >= 2
+    (version,) = [p for p in (out / "models" / "ctr").iterdir() if p.name.isdigit()]
+    listed = cli("versions", "--models", out / "models", "--name", "ctr", "--json").result
+    assert listed["versions"][0]["version"] == int(version.name)
+    assert listed["versions"][0]["live"] is True
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_whole_demo_in_a_process(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "jobs.cli", "demo", "--out", str(tmp_path / "d")]
+    done = subprocess.run(
+        [*command, "--rows", "20000", "--json"],
+        env=environment, capture_output=True, text=True, timeout=850, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    (line,) = done.stdout.splitlines()
+    assert json.loads(line)["served"]["largest_difference"] <= 1e-5
