@@ -130,6 +130,18 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command("stats", "stats", "show the statistics of a data directory")
     sub.add_argument("data", metavar="DATA_DIR")
 
+    sub = command("drift", "drift", "compare a data directory with an earlier one (a gate)")
+    sub.add_argument("--data", required=True, metavar="DATA_DIR", help="today's")
+    sub.add_argument("--against", required=True, metavar="DATA_DIR", help="the last accepted one's")
+    config_options(sub)
+
+    sub = command("schema", "schema", "write a first schema from a sample of a file")
+    sub.add_argument("action", choices=("infer",))
+    sub.add_argument("file", metavar="FILE")
+    sub.add_argument("--out", metavar="FILE", help="default: print it")
+    sub.add_argument("--label", metavar="COLUMN", help="when it cannot be told from the values")
+    sub.add_argument("--sample-rows", type=int, default=100_000)
+
     command("models", "models", "list models, normalizations, losses and their options")
 
     sub = command(

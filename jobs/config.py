@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError
 from models.config import ModelConfig, parse_model_config
 from models.strict_config import StrictConfig, config_error, did_you_mean
 from models.train_config import TrainConfig, parse_train_config
+from pipeline.drift import DriftConfig
 from pipeline.errors import ConfigError
 from pipeline.preprocess_config import PreprocessConfig
 from pipeline.schema import explain_validation_error
@@ -66,6 +67,7 @@ class RunConfig:
     train: TrainConfig
     preprocess: PreprocessConfig = PreprocessConfig()
     calibration: CalibrationConfig = CalibrationConfig()
+    drift: DriftConfig = DriftConfig()
     gate: GateConfig = GateConfig()
     export: ExportConfig = ExportConfig()
 
@@ -75,7 +77,16 @@ class RunConfig:
         return {name: getattr(self, name).model_dump(mode="json") for name in names}
 
 
-_SECTIONS = ("schema", "preprocess", "model", "train", "calibration", "gate", "export")
+_SECTIONS = (
+    "schema",
+    "preprocess",
+    "drift",
+    "model",
+    "train",
+    "calibration",
+    "gate",
+    "export",
+)
 _DEFAULTS: dict[str, Any] = {"schema": "", "model": {"name": "dcn_v2"}}
 
 
@@ -110,6 +121,7 @@ def load_run_config(path: str | Path | None, overrides: Sequence[str] = ()) -> R
         train=parse_train_config(merged.get("train")),
         preprocess=preprocess,
         calibration=_section(CalibrationConfig, merged.get("calibration")),
+        drift=_section(DriftConfig, merged.get("drift")),
         gate=_section(GateConfig, merged.get("gate")),
         export=_section(ExportConfig, merged.get("export")),
     )

@@ -53,9 +53,10 @@ def _tables(arguments: argparse.Namespace, inputs: dict[str, np.dtype]) -> Itera
     else:
         schema = _schema_of(arguments.input[0], inputs)
     left = arguments.rows if arguments.rows is not None else 2**62
-    plan = plan_blocks(schema, arguments.input)
-    for block in plan.blocks:
-        for chunk in read_block(block, plan.schema):
+    # A file at a time, in the order asked for: a plan over all would sort them by path.
+    plans = [plan_blocks(schema, [path]) for path in arguments.input]
+    for block, resolved in [(b, plan.schema) for plan in plans for b in plan.blocks]:
+        for chunk in read_block(block, resolved):
             if chunk.rejects:
                 reject = chunk.rejects[0]
                 raise ConfigError(

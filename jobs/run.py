@@ -18,7 +18,7 @@ from jobs.progress import say
 from jobs.tables import table
 from models.run_directory import RunDirectory, run_fingerprint
 from pipeline.data_directory import DataDirectory
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, GateError
 from pipeline.paths import expand_inputs
 from pipeline.preprocess_config import data_fingerprint
 from pipeline.schema import FeatureSchema
@@ -101,6 +101,7 @@ def _trained_and_published(
 ) -> dict[str, Any]:
     from jobs.steps import evaluate_run, export_run, parity_run, train_run
 
+    _drift_gate(data, config, workdir)
     say(f"[2/5] train -> {run_dir}")
     run = train_run(data, config, run_dir)
     say("[3/5] evaluate")
@@ -120,6 +121,37 @@ def _trained_and_published(
     run.write_json("result.json", result)
     run.finish()
     return {**result, "nothing_to_do": False}
+
+
+def _drift_gate(data: DataDirectory, config: RunConfig, workdir: Path) -> None:
+    """Holds today's statistics against those of the data that the live version was trained on.
+
+    Raises:
+        GateError: they drifted further apart than `drift` in the config allows.
+    """
+    from pipeline.drift import compare_statistics
+    from pipeline.statistics import FeatureStatistics
+    from serving.repository import ModelRepository
+
+    live = ModelRepository(workdir / "models", config.export.name).live()
+    accepted = live.manifest.extra.get("data_fingerprint") if live and live.manifest else None
+    before = workdir / "data" / str(accepted)
+    if accepted in (None, data.fingerprint) or not is_finished(before):
+        return
+    if DataDirectory.open(before).schema != data.schema and not config.drift.allow_schema_change:
+        say("drift: the schema changed since the live version was trained; not compared")
+        return
+    say(f"drift: against {before}")
+    report = compare_statistics(
+        FeatureStatistics.load(data.path / "statistics"),
+        FeatureStatistics.load(before / "statistics"),
+        config.drift,
+    )
+    try:
+        report.raise_if_drifted()
+    except GateError:
+        say(table(report.HEADER, report.table_rows(), title=f"{data.path} against {before}"))
+        raise
 
 
 def _text(result: dict[str, Any]) -> str:

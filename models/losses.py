@@ -23,7 +23,7 @@ __all__ = [
     "ClickLoss",
     "binary_cross_entropy",
     "focal_loss",
-        "pos_weighted_cross_entropy",
+    "pos_weighted_cross_entropy",
     "resolve_loss",
     "sum_over_replicas",
 ]

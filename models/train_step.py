@@ -126,10 +126,11 @@ def make_train_steps(
         loss_sum, weight, gradients, _ = strategy.run(replica_gradients, args=(batch,))
         finite = optimizer.all_finite(_by_replica(strategy, gradients)[0])
 
-        def update() -> None:
+        def update() -> tf.Tensor:
             strategy.run(lambda g: optimizer.apply_reduced(g, variables), args=(gradients,))
+            return tf.constant(0)
 
-        tf.cond(finite, lambda: [update(), tf.constant(0)][1], lambda: tf.constant(0))
+        tf.cond(finite, update, lambda: tf.constant(0))
         optimizer.adapt_scale(finite)
         return loss_sum, weight
 

@@ -182,9 +182,7 @@ def train_on(
         run.checkpoints, config.keep_checkpoints, model=model, optimizer=optimizer
     )
     position = Position.restored(checkpoints.restore())
-    train_steps = make_train_steps(
-        model, optimizer, ClickLoss(loss), strategy, xla=config.xla
-    )
+    train_steps = make_train_steps(model, optimizer, ClickLoss(loss), strategy, xla=config.xla)
     logits_of: Callable[..., tf.Tensor] | None = None
     compiled = False
     total_steps = config.epochs * source.steps_per_epoch

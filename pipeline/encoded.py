@@ -4,7 +4,7 @@
 back; a model is built from them. Nothing downstream needs the schema or the statistics to know a shape.
 
     numeric          float32 [batch, D]   one column per name in `EncodedSpec.numeric`
-    ids              int32   [batch, F]   one column per name in `EncodedSpec.categorical`, each in [0, vocab_size)
+    ids              int32   [batch, F]   one column per name in `EncodedSpec.categorical`, in [0, vocab_size)
     sequence/<name>  int32   [batch, L]   left-aligned, padded with 0
     image/<name>     uint8   [batch, H, W, C]
     label            float32 [batch]      click (1) or not (0)

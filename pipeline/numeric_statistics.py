@@ -53,6 +53,15 @@ class Histogram:
         rank = np.ceil(np.asarray(q) * cumulative[-1]).clip(1)
         return self._edges()[np.searchsorted(cumulative, rank)]
 
+    def coarse(self, mantissa_bits: int = 3) -> dict[str, list[float]]:
+        """Edges (nearer to zero) and counts, 2**mantissa_bits bins an octave: comparable between runs."""
+        shift = 23 - _DROPPED_BITS - mantissa_bits
+        bins, index = np.unique(self.bins >> shift, return_inverse=True)
+        counts = np.bincount(index, weights=self.counts, minlength=len(bins)).astype(np.int64)
+        magnitude = np.where(bins < 0, ~bins, bins).astype(np.int32) << (_DROPPED_BITS + shift)
+        edges = magnitude.astype(np.int32).view(np.float32).astype(np.float64)
+        return {"edges": np.where(bins < 0, -edges, edges).tolist(), "counts": counts.tolist()}
+
     def _edges(self) -> np.ndarray:
         bits = np.where(self.bins < 0, ~self.bins - _SIGN, self.bins).astype(np.int32)
         return (bits << _DROPPED_BITS).astype(np.int32).view(np.float32).astype(np.float64)
@@ -142,6 +151,8 @@ class NumericStatistics:
             "prepared_standard_deviation": prepared_deviation,
         }
         points = np.arange(0, 21) / 20
+        if self.count:
+            summary["histogram"] = self.histogram.coarse()
         summary["quantiles"] = self.histogram.quantile(points).tolist() if self.count else []
         if num_quantiles:
             inner = np.arange(1, num_quantiles) / num_quantiles

@@ -16,25 +16,25 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
-import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from pipeline.accounting import check_rejects, summarise
-from pipeline.count_pass import CountRows, MergePartials, text_features, write_pickle
+from pipeline.count_pass import CountRows, MergePartials, write_pickle
 from pipeline.data_directory import SPLITS, DataDirectory
 from pipeline.encode_pass import EncodePlan, EncodeRows, ShardResult, WriteShard
-from pipeline.errors import ClickparityError, ConfigError, DataError
+from pipeline.errors import ClickparityError
 from pipeline.parity_sample import collect_samples
 from pipeline.paths import expand_inputs
 from pipeline.preprocess_config import PreprocessConfig, data_fingerprint
 from pipeline.rows import SplitTimes
-from pipeline.schema import CategoricalFeature, FeatureSchema, vocabulary_owner
-from pipeline.sources import Block, InputPlan, plan_blocks, read_block
-from pipeline.sources.columns import parse_time
+from pipeline.schema import FeatureSchema
+from pipeline.sources import InputPlan, plan_blocks
+from pipeline.split_times import minutes_of, split_times, time_alone
 from pipeline.statistics import FeatureStatistics, PartialStatistics
+from pipeline.statistics_assembly import assemble_statistics, base_vocabularies
+from pipeline.statistics_proto import to_proto
 from pipeline.step_directory import is_finished, step_directory
-from pipeline.vocabulary import Vocabulary, read_vocabulary
 from pipeline.vocabulary_pass import build_vocabularies
 
 __all__ = ["Progress", "preprocess"]
@@ -125,31 +125,16 @@ class _Job:
         schema = self.schema
         if schema.split.by != "time":
             return None
-        assert schema.time is not None
-        only_time = CategoricalFeature(name="time", column=schema.time.column)
-        narrow = schema.model_copy(update={"features": (only_time,), "carry": (), "weight": None})
+        narrow = time_alone(schema)
         path = str(self.staging / "minutes.pickle")
 
         def build(blocks: beam.PCollection) -> None:
-            minutes = blocks | "Minutes" >> beam.FlatMap(_minutes, narrow)
+            minutes = blocks | "Minutes" >> beam.FlatMap(minutes_of, narrow)
             summed = minutes | "SumMinutes" >> beam.CombinePerKey(sum)
             _save(summed | "All" >> beam.combiners.ToList(), path)
 
         self._run("times", build)
-        counted = sorted(_load(path))
-        if not counted:
-            raise DataError("the input must have rows", "none with a readable time")
-        minute = np.array([m for m, _ in counted])
-        cumulative = np.cumsum([n for _, n in counted]) / sum(n for _, n in counted)
-
-        def first_minute_above(share: float) -> int:
-            at = int(np.searchsorted(cumulative, share, side="right"))
-            return int(minute[at]) * 60 if at < len(minute) else int(minute[-1]) * 60 + 60
-
-        split = schema.split
-        test = first_minute_above(1 - split.test) if split.test else 2**62
-        validation = first_minute_above(1 - split.test - split.validation)
-        return SplitTimes(validation if split.validation else test, test)
+        return split_times(sorted(_load(path)), schema.split)
 
     # --------------------------------------------------------------- statistics
 
@@ -158,7 +143,7 @@ class _Job:
     ) -> PartialStatistics:
         """The statistics pass; leaves statistics/ in the staging directory."""
         staging, schema = str(self.staging), self.schema
-        base = _base_vocabularies(schema, base_statistics) if base_statistics is not None else {}
+        base = base_vocabularies(schema, base_statistics) if base_statistics is not None else {}
         partial_path = str(self.staging / "partial.pickle")
         distinct_path = str(self.staging / "distinct.pickle")
 
@@ -172,8 +157,12 @@ class _Job:
 
         self._run("statistics", build)
         partial: PartialStatistics = _load(partial_path)
-        statistics = _assemble(schema, partial, dict(_load(distinct_path)), base, self.staging)
+        statistics = assemble_statistics(
+            schema, partial, dict(_load(distinct_path)), base, self.staging
+        )
         statistics.save(self.staging / "statistics")
+        proto = to_proto(statistics).SerializeToString(deterministic=True)
+        (self.staging / "statistics" / "statistics.pb").write_bytes(proto)  # for Facets and TFDV
         return partial
 
     # --------------------------------------------------------------- encoding
@@ -233,19 +222,6 @@ class _Job:
 # ------------------------------------------------------------------------------------- parts of the job
 
 
-def _minutes(block: Block, schema: FeatureSchema) -> list[tuple[int, int]]:
-    """(minute since 1970, rows) of a block."""
-    assert schema.time is not None
-    found: dict[int, int] = {}
-    for chunk in read_block(block, schema):
-        seconds = parse_time(chunk.table[schema.time.column], schema.time.format)
-        for minute, rows in zip(
-            *np.unique(np.asarray(seconds) // 60, return_counts=True), strict=True
-        ):
-            found[int(minute)] = found.get(int(minute), 0) + int(rows)
-    return list(found.items())
-
-
 def _sum_arrays(arrays: Any) -> Any:
     return sum(arrays, np.zeros(5, np.int64))
 
@@ -259,50 +235,6 @@ def _load(path: str) -> Any:
     value = pickle.loads(Path(path).read_bytes())
     Path(path).unlink()
     return value
-
-
-def _base_vocabularies(schema: FeatureSchema, directory: str | Path) -> dict[str, list[bytes]]:
-    """The values whose ids must stay what they are, by feature.
-
-    Raises:
-        ConfigError: the ids would shift, since the number of unseen buckets is not what it was.
-    """
-    earlier = FeatureStatistics.load(directory)
-    base = {}
-    for feature in text_features(schema):
-        if feature.name not in earlier.vocabularies:
-            continue
-        before = earlier.numbers["text"][feature.name]["num_oov_buckets"]
-        if before != feature.num_oov_buckets:
-            raise ConfigError(
-                "num_oov_buckets must stay what it was, or every id would shift",
-                f"{feature.name}: {feature.num_oov_buckets} now, {before} in {directory}",
-                f"Set num_oov_buckets: {before}, or leave --base-statistics out.",
-            )
-        base[feature.name] = earlier.vocabularies[feature.name].values.to_pylist()
-    return base
-
-
-def _assemble(
-    schema: FeatureSchema,
-    partial: PartialStatistics,
-    distinct: dict[str, int],
-    base: dict[str, list[bytes]],
-    staging: Path,
-) -> FeatureStatistics:
-    """Statistics from the merged parts; a feature without any value keeps its base vocabulary."""
-    vocabularies = {}
-    for feature in text_features(schema):
-        name = feature.name
-        if vocabulary_owner(feature) != name:
-            continue
-        if name in distinct:
-            path = staging / "statistics" / "vocabulary" / f"{name}.csv"
-            vocabularies[name] = read_vocabulary(path, distinct[name])
-        else:
-            kept = pa.array(base.get(name, []) if feature.max_vocab_size else [], pa.binary())
-            vocabularies[name] = Vocabulary(kept, np.zeros(len(kept), np.int64), 0)
-    return FeatureStatistics.assemble(schema, partial, vocabularies)
 
 
 def _num_shards(rows: int, width: int, config: PreprocessConfig) -> int:

@@ -1,8 +1,8 @@
 """The files that TF Serving is started with: batching, monitoring, and the models that it serves.
 
-    tensorflow_model_server --port=8500 --rest_api_port=8501 --model_config_file=OUT/models.config \\
-        --monitoring_config_file=OUT/monitoring.config \\
-        --enable_batching=true --batching_parameters_file=OUT/batching_parameters.txt
+    models.config              --model_config_file
+    monitoring.config          --monitoring_config_file
+    batching_parameters.txt    --batching_parameters_file, with --enable_batching=true
 
 All are protocol buffers in text form. Batching joins the rows of several callers into one batch, padded
 up to the next allowed size. That a row's score does not depend on its company is what the parity check

@@ -56,7 +56,9 @@ def write_warmup_requests(
     """
     import tensorflow as tf
 
-    written, total_bytes, records = [], 0, []
+    written: list[int] = []
+    records: list[bytes] = []
+    total_bytes = 0
     for size in sorted(batch_sizes):
         batch = rows.take(np.arange(size) % len(rows))
         forms = (batch.by_name(), batch.compact(), batch.examples())

@@ -155,6 +155,8 @@ class CompositeOptimizer(tf.Module):
 
     def adapt_scale(self, finite: tf.Tensor) -> None:
         """Halves the loss scale after an overflow, doubles it after 2,000 steps without one."""
+        if self._scale is None:
+            return
         good = tf.where(finite, self._good_steps + 1, 0)
         grown = good >= _GROWTH_STEPS
         factor = tf.where(finite, tf.where(grown, 2.0, 1.0), 0.5)

@@ -40,7 +40,7 @@ def metric_difference(run: RunDirectory, other: RunDirectory) -> Check:
         logits.append(np.asarray(load_calibration(each).logits(tf.constant(scored.logit))))
     label, weight = scored.label, scored.weight
     found = bootstrap_intervals(label, logits[0], weight, logits[1])
-    found["auc"] = auc_difference_interval(label, *logits, weight)
+    found["auc"] = auc_difference_interval(label, logits[0], logits[1], weight)
     differences: dict[str, Any] = {n: interval_json(found[n]) for n in sorted(found)}
     differs = {n: not (i.low <= 0.0 <= i.high) for n, i in found.items() if i.low <= i.high}
     return Check(

@@ -62,14 +62,14 @@ def measure_batch_norm(
     with frozen_batch_statistics(model):
         num_batches = reestimate_batch_statistics(model, training_batches)
         served["re-estimated"] = _served(model, encoded)
-    layers = {}
+    layers: dict[str, dict[str, float]] = {}
     for norm, (mean, variance), (held_mean, held_variance) in zip(
         norms, moving, held_out, strict=True
     ):
         # In units of what the layer divides by: what the error adds to a normalised unit.
         deviation = np.sqrt(variance + norm.epsilon)
         ratio = np.sqrt((held_variance + norm.epsilon) / (variance + norm.epsilon))
-        layers[_layer_name(norm, layers)] = {
+        layers[f"norm {len(layers) + 1}"] = {
             "units": len(mean),
             "mean_shift_largest": float(np.abs((held_mean - mean) / deviation).max()),
             "mean_shift_rms": float(np.sqrt(np.mean(((held_mean - mean) / deviation) ** 2))),
@@ -96,12 +96,6 @@ def interval_json(interval: Interval) -> dict[str, float]:
 def _norms(model: CTRModel) -> list[keras.layers.BatchNormalization]:
     layers = model._flatten_layers(include_self=False)
     return [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
-
-
-def _layer_name(norm: keras.layers.Layer, taken: Mapping[str, Any]) -> str:
-    """Its place among the norms, from 1: Keras' own names count over the whole process."""
-    del norm
-    return f"norm {len(taken) + 1}"
 
 
 def _served(model: CTRModel, encoded: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -44,7 +44,7 @@ def main(run_dir: str, rows_path: str, answer_path: str) -> None:
         for name, synchronized in variants.items():
             before, after = _after_one_step(run, rows, strategy, synchronized)
             answer[f"{name}/0"], answer[f"{name}/{len(devices)}"] = before, after
-    np.savez(answer_path, **answer)
+    np.savez(answer_path, **answer)  # type: ignore[arg-type]
 
 
 def _after_one_step(

@@ -89,7 +89,7 @@ def test_a_batch_norm_run_is_published_only_as_accepted(
     assert result["outcome"] == "published"
     assert verify_manifest(models / "ctr" / "1").fingerprint == batch_run.fingerprint
     again = cli("export", "--run", accepting.path, *where, "--json").result
-    assert (again["version"], again["outcome"]) == (1, "already_live")
+    assert (again["version"], again["outcome"]) == (1, "already live")
     assert versions(models) == ["1"]
 
 

@@ -82,9 +82,16 @@ def test_a_dense_gradient_gives_the_dense_step(name):
     np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-6)
 
 
-@pytest.mark.parametrize("schedule", [0.05, keras.optimizers.schedules.ExponentialDecay(0.1, 3, 0.5)])
+@pytest.mark.parametrize(
+    "schedule", [0.05, keras.optimizers.schedules.ExponentialDecay(0.1, 3, 0.5)]
+)
 def test_fused_adam_equals_that_of_keras(schedule):
-    fused, plain, a, b = FusedAdam(schedule), keras.optimizers.Adam(schedule, jit_compile=False), table(), table()
+    fused, plain, a, b = (
+        FusedAdam(schedule),
+        keras.optimizers.Adam(schedule, jit_compile=False),
+        table(),
+        table(),
+    )
     rng = np.random.default_rng(1)
     for _ in range(20):
         gradient = tf.constant(rng.normal(size=(ROWS, DIM)).astype(np.float32))

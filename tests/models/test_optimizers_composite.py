@@ -53,9 +53,7 @@ def test_a_model_without_tables_trains():
 def test_the_global_norm_sums_duplicate_rows_first():
     # dense: 1+4+9+16 = 30; rows: (4, 6) -> 52; norm sqrt(82)
     clipped = clip_by_global_norm(gradients(), 1.0)
-    np.testing.assert_allclose(
-        clipped[0], np.array([[1, 2], [3, 4]]) / math.sqrt(82), rtol=1e-6
-    )
+    np.testing.assert_allclose(clipped[0], np.array([[1, 2], [3, 4]]) / math.sqrt(82), rtol=1e-6)
     np.testing.assert_allclose(clipped[1].values, np.array([[4, 6]]) / math.sqrt(82), rtol=1e-6)
     np.testing.assert_array_equal(clipped[1].indices, [3])
     untouched = clip_by_global_norm(gradients(), 100.0)
@@ -112,9 +110,7 @@ def test_schedules_by_hand():
     assert LearningRate.from_config(rate.get_config()).get_config() == rate.get_config()
 
 
-@pytest.mark.parametrize(
-    "name", ["adagrad", "rowwise_adagrad", "lazy_adam", "ftrl", "adam"]
-)
+@pytest.mark.parametrize("name", ["adagrad", "rowwise_adagrad", "lazy_adam", "ftrl", "adam"])
 def test_every_configured_optimizer_moves_both_kinds_of_variable(name):
     config = parse_train_config({"embedding_optimizer": name, "schedule": {"kind": "cosine"}})
     weights = variables()

@@ -76,8 +76,6 @@ def test_another_seed_gives_other_weights(unbroken, tmp_path):
         assert_same_weights(unbroken, tmp_path / "run")
 
 
-
-
 def breaking_source(at_step: int) -> BatchSource:
     """Gives out `at_step` batches of the first epoch and then fails like a lost disk."""
     whole = tiny.source()

@@ -53,8 +53,8 @@ def request(prices: list[float], ads: list[str], seen: list[str]) -> dict[str, t
     name = FeatureSchema.input_name("ad id")
     return {
         "price": tf.constant(prices, tf.float32),
-        name: tf.constant(ads),
-        "seen": tf.constant(seen),
+        name: tf.constant(ads, tf.string),
+        "seen": tf.constant(seen, tf.string),
     }
 
 

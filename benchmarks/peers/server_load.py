@@ -1,0 +1,139 @@
+"""Mixed load on `clickparity serve` in a process of its own, while versions change under it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from serving.client import PredictClient
+from serving.parity.rows import RawRows
+
+ROOT = Path(__file__).resolve().parents[2]
+SWAP_EVERY_S, NEAR_SWAP_S = 6.0, 3.0
+BATCH_SIZES = (1, 1, 1, 16, 64)
+
+
+@contextlib.contextmanager
+def served(models_dir: Path) -> Iterator[tuple[str, str]]:
+    """(gRPC address, REST address) of a server that has a version live."""
+    ports = []
+    for _ in range(2):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            ports.append(probe.getsockname()[1])
+    command = [sys.executable, "-m", "jobs.cli", "serve", "--models", str(models_dir)]
+    command += ["--grpc-port", str(ports[0]), "--rest-port", str(ports[1])]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with (models_dir.parent / "server.log").open("w") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        try:
+            deadline = time.monotonic() + 180
+            while time.monotonic() < deadline and server.poll() is None:
+                with contextlib.suppress(OSError, ValueError):
+                    url = f"http://127.0.0.1:{ports[1]}/v1/models/ctr"
+                    with urllib.request.urlopen(url, timeout=5) as answer:
+                        if json.load(answer)["model_version_status"][0]["state"] == "AVAILABLE":
+                            break
+                time.sleep(0.2)
+            yield f"127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}"
+        finally:
+            server.terminate()
+            server.wait(timeout=60)
+
+
+def run_load(
+    models_dir: Path,
+    raw: RawRows,
+    expected: dict[bytes, np.ndarray],
+    publish: Callable[[int], None],
+    swaps: list[float],
+    *,
+    seconds: float,
+) -> dict[str, Any]:
+    """Calls until `seconds` are over; a version is published every `SWAP_EVERY_S`.
+
+    Args:
+        models_dir: one model, "ctr", with a version.
+        raw: the rows that are asked for.
+        expected: logits of all of them by the fingerprint that an answer carries.
+        publish: publishes the next version; called with 1, 2, ...
+        swaps: gets the time of each publishing.
+        seconds: how long.
+    """
+    calls: list[tuple[float, float]] = []  # (when, seconds)
+    errors: list[str] = []
+    wrong: list[float] = []
+    seen: set[bytes] = set()
+    stop = threading.Event()
+
+    def caller(address: str, protocol: Any, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        with PredictClient(address, "ctr", protocol=protocol, timeout_s=30) as client:
+            while not stop.is_set():
+                size = int(rng.choice(BATCH_SIZES))
+                start = int(rng.integers(0, len(raw) - size + 1))
+                rows = raw.take(slice(start, start + size)).by_name()
+                started_s = time.monotonic()
+                try:
+                    answer = client.predict(rows)
+                except Exception as error:  # every failure is a finding
+                    errors.append(f"{protocol}: {error}")
+                    continue
+                calls.append((started_s, time.monotonic() - started_s))
+                names = set(answer["model_fingerprint"].tolist())
+                name = next(iter(names))
+                name = name.encode() if isinstance(name, str) else name
+                seen.add(name)
+                truth = expected[name][start : start + size]
+                gap = float(np.abs(answer["logit"] - truth).max())
+                if len(names) != 1 or not gap <= 1e-5:
+                    wrong.append(gap)
+
+    with served(models_dir) as (grpc_address, rest_address):
+        threads = [
+            threading.Thread(target=caller, args=(address, protocol, seed))
+            for seed, (address, protocol) in enumerate(
+                [(grpc_address, "grpc"), (rest_address, "rest"), (grpc_address, "grpc")]
+            )
+        ]
+        started_s = time.monotonic()
+        for thread in threads:
+            thread.start()
+        turn = 0
+        while time.monotonic() - started_s < seconds:
+            time.sleep(min(SWAP_EVERY_S, seconds / 3))
+            turn += 1
+            publish(turn)
+        took_s = time.monotonic() - started_s
+        stop.set()
+        for thread in threads:
+            thread.join()
+    ms = np.array([s for _, s in calls]) * 1000
+    when = np.array([w for w, _ in calls])
+    near = np.zeros(len(when), bool)
+    for swap in swaps:
+        near |= (when >= swap - 0.5) & (when <= swap + NEAR_SWAP_S)
+    return {
+        "seconds": took_s,
+        "requests": len(calls),
+        "errors": len(errors),
+        "first_errors": errors[:3],
+        "wrong_scores": len(wrong),
+        "swaps": len(swaps),
+        "versions_seen": len(seen),
+        "p50_ms": float(np.percentile(ms, 50)),
+        "p99_ms": float(np.percentile(ms, 99)),
+        "p99_across_a_swap_ms": float(np.percentile(ms[near], 99)) if near.any() else None,
+    }

@@ -1,0 +1,174 @@
+"""Batch prediction: the online numbers, every row accounted for, the same bytes with two workers."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.cli import main
+from jobs.score import export_of, score_files
+from pipeline.errors import ConfigError, DataError
+from serving.manifest import MANIFEST_PATH
+
+PARTS = "part-*.parquet"
+
+
+@pytest.fixture(scope="module")
+def export_dir(layer_run):
+    return layer_run.path / "export"
+
+
+@pytest.fixture(scope="module")
+def scored(export_dir, tiny_log, tmp_path_factory):
+    """(directory, summary) of the whole tiny log, cut into many blocks."""
+    out = tmp_path_factory.mktemp("scores") / "all"
+    return out, score_files(export_dir, [str(tiny_log / "*.csv")], out, block_bytes=100_000)
+
+
+def read(out):
+    parts = [pq.read_table(path).to_pandas() for path in sorted(out.glob(PARTS))]
+    return pd.concat(parts).sort_values(["file", "row"], ignore_index=True)
+
+
+def test_every_row_has_the_score_of_the_online_model(scored, export_dir, tiny_log):
+    from serving.parity.fresh_process import score_in_fresh_process
+    from serving.signatures import ServingModule  # noqa: F401 - the fresh process has none of it
+
+    out, summary = scored
+    table = read(out)
+    files = sorted(tiny_log.glob("*.csv"))
+    assert summary["parts"] == len(list(out.glob(PARTS))) > 2
+    assert table["file"].unique().tolist() == [str(f) for f in files]
+    picked = [0, 1, 1500, 2999]
+    for file in files:
+        # Read here by pandas, so that neither our reader nor its row numbers are taken on trust.
+        raw = pd.read_csv(file, dtype=str, keep_default_na=False)
+        mine = table[table["file"] == str(file)]
+        assert mine["row"].tolist() == list(range(len(raw)))
+        request = {}
+        schema_inputs = json.loads((export_dir / MANIFEST_PATH).read_text())["extra"]["inputs"]
+        for column in schema_inputs["numbers"]:
+            values = [float(v) if v else np.nan for v in raw[column].iloc[picked]]
+            request[column] = np.array(values, np.float32)
+        for column in schema_inputs["texts"]:
+            request[column] = np.array([v.encode() for v in raw[column].iloc[picked]], object)
+        (answer,) = score_in_fresh_process(export_dir, [("serving_default", request)])
+        np.testing.assert_allclose(mine["logit"].iloc[picked], answer["logit"], atol=1e-5, rtol=0)
+        np.testing.assert_allclose(
+            mine["probability"].iloc[picked], answer["probability"], atol=1e-6, rtol=0
+        )
+    assert table["logit"].nunique() > 1000
+
+
+def test_keras_in_memory_says_the_same(scored, layer_run, tiny_data):
+    """The test split's labels and weights are shuffled; its logits as a set must be among the scores."""
+    import tensorflow as tf
+
+    from models.evaluation import evaluate_run
+    from serving.export import load_calibration
+
+    raw = evaluate_run(layer_run.load_model(dropout=0.0), tiny_data, "test")
+    logits = np.asarray(load_calibration(layer_run).logits(tf.constant(raw.logit)))
+    found = np.sort(read(scored[0])["logit"].to_numpy())
+    place = np.clip(np.searchsorted(found, logits), 1, len(found) - 1)
+    nearest = np.minimum(np.abs(found[place] - logits), np.abs(found[place - 1] - logits))
+    assert nearest.max() <= 1e-5
+
+
+def test_two_workers_write_the_same_bytes(scored, export_dir, tiny_log, tmp_path):
+    options = ["--direct_num_workers=2", "--direct_running_mode=multi_threading"]
+    inputs = [str(tiny_log / "*.csv")]
+    score_files(export_dir, inputs, tmp_path / "two", block_bytes=100_000, beam_options=options)
+    one = {path.name: path.read_bytes() for path in scored[0].glob(PARTS)}
+    two = {path.name: path.read_bytes() for path in (tmp_path / "two").glob(PARTS)}
+    assert one == two
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_same_bytes(scored, export_dir, tiny_log, tmp_path):
+    options = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
+    inputs = [str(tiny_log / "*.csv")]
+    score_files(export_dir, inputs, tmp_path / "two", block_bytes=100_000, beam_options=options)
+    one = {path.name: path.read_bytes() for path in scored[0].glob(PARTS)}
+    assert one == {path.name: path.read_bytes() for path in (tmp_path / "two").glob(PARTS)}
+
+
+@pytest.fixture
+def with_bad_rows(tiny_log, tmp_path):
+    """60 rows, of which the 11th has a number that is none and the 21st a column too few."""
+    lines = sorted(tiny_log.glob("*.csv"))[0].read_text().splitlines()[:61]
+    column = lines[0].split(",").index("n1")
+    fields = lines[11].split(",")
+    fields[column] = "twelve"
+    lines[11], lines[21] = ",".join(fields), lines[21].rsplit(",", 1)[0]
+    path = tmp_path / "bad.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_nothing_is_lost(with_bad_rows, export_dir, tmp_path):
+    out = tmp_path / "out"
+    summary = score_files(export_dir, [str(with_bad_rows)], out, max_reject_rate=0.1)
+    assert (summary["input_rows"], summary["scored_rows"], summary["rejected_rows"]) == (60, 58, 2)
+    assert json.loads((out / "summary.json").read_text()) == summary
+    # A rejected row keeps its number: those after it are not shifted.
+    assert read(out)["row"].tolist() == [i for i in range(60) if i not in (10, 20)]
+    lines = [line for f in out.glob("rejects/*") for line in f.read_text().splitlines()]
+    assert ["twelve" in json.loads(line)["raw"] for line in lines] == [True, False]
+
+
+def test_too_many_rejects_are_bad_data_and_leave_nothing(with_bad_rows, export_dir, tmp_path):
+    with pytest.raises(DataError, match=r"unreadable.*2 of 60"):
+        score_files(export_dir, [str(with_bad_rows)], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_label_is_not_needed(tiny_log, export_dir, tmp_path, scored):
+    raw = pd.read_csv(sorted(tiny_log.glob("*.csv"))[0], dtype=str, keep_default_na=False)[:40]
+    path = tmp_path / "unlabelled.csv"
+    raw.drop(columns=["click", "true_probability"]).to_csv(path, index=False)
+    code = main(
+        ["score", "--model", str(export_dir), "--input", str(path), "--format", "csv"]
+        + ["--out", str(tmp_path / "out"), "--json"]
+    )
+    assert code == 0
+    table = pd.read_csv(next((tmp_path / "out").glob("part-*.csv")), dtype={"logit": np.float32})
+    expected = read(scored[0])["logit"].iloc[:40]
+    np.testing.assert_allclose(table["logit"], expected, atol=1e-5, rtol=0)
+
+
+def test_what_is_done_is_not_done_again(scored, export_dir, tiny_log, monkeypatch):
+    import serving.batch_scoring as batch_scoring
+
+    monkeypatch.setattr(batch_scoring, "run_scoring", lambda *_, **__: pytest.fail("scored again"))
+    out, summary = scored
+    inputs = [str(tiny_log / "*.csv")]
+    assert score_files(export_dir, inputs, out, block_bytes=100_000) == summary
+    with pytest.raises(ConfigError, match="must be new, empty"):
+        score_files(export_dir, inputs[:1], out, block_bytes=100_000, output="csv")
+
+
+def test_the_model_may_be_a_models_directory(tiny_work):
+    live = export_of(tiny_work.path / "models" / "ctr")
+    assert live.name == "1" and (live / "saved_model.pb").is_file()
+    with pytest.raises(ConfigError, match="must name an export"):
+        export_of(tiny_work.path)
+
+
+def test_an_export_without_its_schema_says_what_to_do(export_dir, tiny_log, tmp_path):
+    from serving.manifest import verify_manifest, write_manifest
+
+    old = tmp_path / "old"
+    shutil.copytree(export_dir, old)
+    (old / "assets.extra" / "schema.yaml").unlink()
+    manifest = verify_manifest(export_dir)
+    write_manifest(old, fingerprint=manifest.fingerprint, extra=manifest.extra)
+    with pytest.raises(ConfigError, match="--schema"):
+        score_files(old, [str(tiny_log / "*.csv")], tmp_path / "out")
+    with pytest.raises(ConfigError, match="model's inputs"):
+        criteo = tmp_path / "criteo.tsv"
+        criteo.write_text("\t".join(["0"] + ["1"] * 39) + "\n")
+        score_files(old, [str(criteo)], tmp_path / "out", schema="criteo")
