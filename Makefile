@@ -23,7 +23,7 @@ demo: install  ## the whole product on a synthetic log; leaves demo_out/report.h
 	$(BIN)/clickparity demo --out demo_out --rows $(ROWS)
 
 test: install  ## every default test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: install  ## the slow ones too
 	$(BIN)/python -m pytest -m "not gpu" --timeout=1800

@@ -102,15 +102,16 @@ def latency(
         ),
     }
     best: dict[str, dict[str, float]] = {}
+    least: dict[str, dict[str, float]] = {}
     for repetition in range(3):  # interleaved, the best median kept: a busy machine disturbs less
         for name, (path, signature, requests) in designs.items():
             say(f"latency, round {repetition + 1}: {name}")
             timings = time_with_loader(loader.binary, path, signature, requests, repeat=calls)
             for size, timing in zip(sizes, timings, strict=True):
-                known = best.setdefault(name, {})
-                us = timing.median_ns / 1000
-                known[str(size)] = min(us, known.get(str(size), us))
-    return {"median_us": best, "calls": calls}
+                for known, ns in ((best, timing.median_ns), (least, timing.min_ns)):
+                    times = known.setdefault(name, {})
+                    times[str(size)] = min(ns / 1000, times.get(str(size), ns / 1000))
+    return {"median_us": best, "min_us": least, "calls": calls}
 
 
 # ------------------------------------------------------------------------------------- batch scoring
@@ -123,28 +124,33 @@ def scoring(data: DataDirectory, export_dir: Path, workdir: Path, rows: int) -> 
     from serving.server.servable import Servable
 
     files = [str(p) for p in write_log(workdir / "log", rows, 50_000)][: rows // 50_000]
-    seconds = []
-    for name, part in (("warm", files[:1]), ("one", files[:1]), ("all", files)):
-        started_s = time.perf_counter()
-        score_files(export_dir, part, workdir / f"scores-{name}")
-        seconds.append(time.perf_counter() - started_s)
-    scored = (rows - 50_000) / (seconds[2] - seconds[1])
     raw, _ = real_rows(data, 1024)
     batch = raw.take(np.arange(4096) % len(raw)).compact()
     servable = Servable("bare", 1, str(export_dir))
     servable.predict_arrays("compact", batch, ["logit", "probability"])
-    batches = max(rows // 4096, 8)
-    started_s = time.perf_counter()
-    for _ in range(batches):
-        servable.predict_arrays("compact", batch, ["logit", "probability"])
-    bare = batches * 4096 / (time.perf_counter() - started_s)
+    batches = max((rows - 50_000) // 4096, 8)
+
+    def bare() -> tuple[float, float]:
+        started = time.perf_counter(), time.process_time()
+        for _ in range(batches):
+            servable.predict_arrays("compact", batch, ["logit", "probability"])
+        return time.perf_counter() - started[0], time.process_time() - started[1]
+
+    # The bare model before and after the job: on a busy machine a wall time alone says little.
+    bare_s = [bare()]
+    job_s = {}
+    for name, part in (("warm", files[:1]), ("one", files[:1]), ("all", files)):
+        started = time.perf_counter(), time.process_time()
+        score_files(export_dir, part, workdir / f"scores-{time.time_ns()}-{name}")
+        job_s[name] = time.perf_counter() - started[0], time.process_time() - started[1]
+    bare_s.append(bare())
     servable.retire()
-    return {
-        "rows": rows,
-        "score_rows_per_s": scored,
-        "bare_rows_per_s": bare,
-        "score_wall_s": seconds[2],
-    }
+    found: dict[str, Any] = {"rows": rows, "score_wall_s": job_s["all"][0]}
+    for i, clock in enumerate(("", "_cpu")):
+        marginal = job_s["all"][i] - job_s["one"][i]
+        found[f"score_rows_per{clock}_s"] = (rows - 50_000) / marginal
+        found[f"bare_rows_per{clock}_s"] = 2 * batches * 4096 / (bare_s[0][i] + bare_s[1][i])
+    return found
 
 
 # ------------------------------------------------------------------------------------- the server
@@ -191,9 +197,16 @@ def ratios(found: dict[str, Any]) -> dict[str, float]:
             for size in ("1", "64"):
                 result[f"{name} / bare, batch {size}"] = us[name][size] / us["bare"][size]
         result["usual design / compact, batch 1"] = us["usual design"]["1"] / us["compact"]["1"]
+        least = found["latency"]["min_us"]
+        for size in ("1", "64"):
+            name = f"compact / bare, batch {size}, fastest calls"
+            result[name] = least["compact"][size] / least["bare"][size]
     score = found["scoring"]
     result["batch scoring / bare SavedModel on tensors, rows a second"] = (
         score["score_rows_per_s"] / score["bare_rows_per_s"]
+    )
+    result["the same by processor time"] = (
+        score["score_rows_per_cpu_s"] / score["bare_rows_per_cpu_s"]
     )
     return result
 
@@ -202,9 +215,10 @@ def show(found: dict[str, Any]) -> str:
     """The tables."""
     rows = []
     for name, value in found["ratios"].items():
-        sign, bar = TARGETS[name]
-        holds = value <= bar if sign == "<=" else value >= bar
-        rows.append([name, f"{value:.2f}", f"{sign} {bar}", "yes" if holds else "NO"])
+        sign, bar = TARGETS.get(name, ("", None))
+        holds = bar is None or (value <= bar if sign == "<=" else value >= bar)
+        met = "" if bar is None else "yes" if holds else "NO"
+        rows.append([name, f"{value:.2f}", f"{sign} {bar}" if bar else "", met])
     text = table(["ratio", "measured", "target", "met"], rows)
     us = found["latency"].get("median_us")
     if us:

@@ -17,8 +17,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from models.calibration.correction import prior_logit
 from models.batch_statistics import reestimate_batch_statistics
+from models.calibration.correction import prior_logit
 from models.checkpoints import Checkpoints
 from models.config import ModelConfig
 from models.evaluation import (

@@ -17,6 +17,7 @@ two samples of one distribution PSI is about (1/n + 1/m) chi^2 with bins - 1 deg
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 from typing import Any, ClassVar
 

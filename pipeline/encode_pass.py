@@ -22,6 +22,7 @@ from pipeline.data_directory import SPLITS
 from pipeline.encoded import EncodedSpec
 from pipeline.parity_sample import keep_sample
 from pipeline.preprocess_config import PreprocessConfig
+from pipeline.raw_rows import number_matrix
 from pipeline.rows import (
     PARITY,
     SHUFFLE,
@@ -33,12 +34,11 @@ from pipeline.rows import (
 )
 from pipeline.schema import FeatureSchema
 from pipeline.sources import Block, Chunk, read_block
-from pipeline.sources.columns import as_float32
 
 if TYPE_CHECKING:
     from pipeline.feature_transform import FeatureTransform
 
-__all__ = ["EncodePlan", "EncodeRows", "Piece", "ShardResult", "WriteShard", "raw_matrices"]
+__all__ = ["EncodePlan", "EncodeRows", "Piece", "ShardResult", "WriteShard"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,21 +98,6 @@ def _transform(staging: str, schema: FeatureSchema, fingerprint: str) -> Feature
     return transform
 
 
-def raw_matrices(
-    table: pa.Table, schema: FeatureSchema
-) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """Arrow columns -> what the transform takes: float32 [n, N], object [n, T] of bytes, images by name."""
-    num_rows = table.num_rows
-    numbers = np.empty((num_rows, len(schema.input_numbers)), np.float32)
-    for i, name in enumerate(schema.input_numbers):
-        numbers[:, i] = as_float32(table[name])
-    texts = np.empty((num_rows, len(schema.input_texts)), object)
-    for i, name in enumerate(schema.input_texts):
-        texts[:, i] = table[name].to_numpy(zero_copy_only=False)
-    images = {n: table[n].to_numpy(zero_copy_only=False) for n in schema.input_images}
-    return numbers, texts, images
-
-
 class EncodeRows(beam.DoFn):
     """Block -> ((split, shard), Piece); 'count' gets what became of the block's rows."""
 
@@ -170,11 +155,8 @@ def _encode_chunk(
     if not table.num_rows:
         empty = np.zeros(0, np.int64)
         return np.zeros((0, layout.row_words), np.int32), empty, empty, fate
-    encoded = transform.encode_numpy(*raw_matrices(table, schema))
-    carry = [as_float32(table[c]) for c in schema.carry]
-    encoded["carry"] = (
-        np.stack(carry, axis=1) if carry else np.zeros((table.num_rows, 0), np.float32)
-    )
+    encoded = transform.encode_table(table)
+    encoded["carry"] = number_matrix(table, schema.carry)
     if len(index) != table.num_rows or not np.array_equal(index, np.arange(table.num_rows)):
         encoded = {name: values[index] for name, values in encoded.items()}
     encoded["label"], encoded["weight"] = examples.label[kept], examples.weight[kept]

@@ -23,8 +23,8 @@ import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-from pipeline.encode_pass import raw_matrices
 from pipeline.errors import ClickparityError, DataError
+from pipeline.raw_rows import raw_matrices
 from pipeline.schema import FeatureSchema
 from pipeline.sources import Block, read_block
 from pipeline.step_directory import write_atomically

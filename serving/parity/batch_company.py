@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.encoded import EncodedSpec
+from pipeline.encoded import MISSING_ID, EncodedSpec
 from serving.parity.checks import Check, _take
 
 __all__ = [
@@ -108,10 +108,13 @@ def compositions(
         user = int(np.argmax([f.vocab_size for f in spec.categorical]))
         name = spec.categorical[user].name
         found[f"sorted by {name}"] = _sorted_batches(ids[:, user], size)
-        found[f"one {name}"] = _one_value_batches(ids[:, user], size)
+        alike = {f"one {name}": ids[:, user]}
         hours = [i for i, f in enumerate(spec.categorical) if _is_hour(f.name)]
         if hours:
-            found["one hour"] = _one_value_batches(ids[:, hours[0]], size)
+            alike["one hour"] = ids[:, hours[0]]
+        for title, column in alike.items():
+            if (column != MISSING_ID).any():
+                found[title] = _one_value_batches(column, size)
     for name, rows in (("all clicks", label), ("no click", ~label)):
         if rows.any():
             found[name] = [rng.choice(np.flatnonzero(rows), size) for _ in range(4)]
@@ -138,8 +141,8 @@ def _sorted_batches(values: np.ndarray, size: int) -> Batches:
 
 
 def _one_value_batches(values: np.ndarray, size: int) -> Batches:
-    """Batches that hold one value each: the four most frequent ones."""
-    found, counts = np.unique(values, return_counts=True)
+    """Batches that hold one value each: the four most frequent ones (missing is no value)."""
+    found, counts = np.unique(values[values != MISSING_ID], return_counts=True)
     most = found[np.argsort(-counts, kind="stable")[:4]]
     return [np.resize(np.flatnonzero(values == value), size) for value in most]
 

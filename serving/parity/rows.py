@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.data_directory import DataDirectory
-from pipeline.encode_pass import raw_matrices
+from pipeline.raw_rows import raw_matrices
 from pipeline.records import RowLayout, read_packed
 from pipeline.schema import FeatureSchema
 

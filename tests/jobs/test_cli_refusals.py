@@ -368,7 +368,7 @@ def test_rolling_back_to_what_is_not_there(cli: Cli, tiny_work) -> None:
     models = tiny_work.path / "models"
     where = ["--models", models, "--name", "ctr"]
     before = files_below(models)
-    cli("rollback", *where).refused(2, "ctr")
+    cli("rollback", *where).refused(2, "older version", "versions 1")
     cli("rollback", *where, "--to", "99").refused(2, "99")
     assert files_below(models) - {"ctr/.publish.lock"} == before - {"ctr/.publish.lock"}
 

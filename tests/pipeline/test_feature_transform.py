@@ -257,6 +257,12 @@ def test_hostile_rows_give_valid_tensors_alone_and_together(
     sizes = [f.vocab_size for f in hostile.spec.categorical]
     assert ((together["ids"] >= 0) & (together["ids"] < sizes)).all()
     assert ((together["sequence/s"] >= 0) & (together["sequence/s"] < 9)).all()
+    schema, columns = hostile.schema, list(zip(*rows, strict=True))
+    arrays = [pa.array(c, pa.float64()) for c in columns[:2]]
+    arrays += [pa.array(c, pa.binary()) for c in columns[2:]]
+    table = pa.table(arrays, names=[*schema.input_numbers, *schema.input_texts])
+    for key, values in hostile.encode_table(table).items():  # how Beam calls it
+        assert values.tobytes() == together[key].tobytes(), key
     for i in range(len(rows)):
         alone = encode(hostile, numbers[i : i + 1], texts[i : i + 1])
         for key, values in alone.items():

@@ -35,7 +35,6 @@ def read(out):
 
 def test_every_row_has_the_score_of_the_online_model(scored, export_dir, tiny_log):
     from serving.parity.fresh_process import score_in_fresh_process
-    from serving.signatures import ServingModule  # noqa: F401 - the fresh process has none of it
 
     out, summary = scored
     table = read(out)
@@ -43,23 +42,23 @@ def test_every_row_has_the_score_of_the_online_model(scored, export_dir, tiny_lo
     assert summary["parts"] == len(list(out.glob(PARTS))) > 2
     assert table["file"].unique().tolist() == [str(f) for f in files]
     picked = [0, 1, 1500, 2999]
+    inputs = json.loads((export_dir / MANIFEST_PATH).read_text())["extra"]["inputs"]
+    requests = []
     for file in files:
         # Read here by pandas, so that neither our reader nor its row numbers are taken on trust.
         raw = pd.read_csv(file, dtype=str, keep_default_na=False)
-        mine = table[table["file"] == str(file)]
-        assert mine["row"].tolist() == list(range(len(raw)))
+        assert table["row"][table["file"] == str(file)].tolist() == list(range(len(raw)))
         request = {}
-        schema_inputs = json.loads((export_dir / MANIFEST_PATH).read_text())["extra"]["inputs"]
-        for column in schema_inputs["numbers"]:
+        for column in inputs["numbers"]:
             values = [float(v) if v else np.nan for v in raw[column].iloc[picked]]
             request[column] = np.array(values, np.float32)
-        for column in schema_inputs["texts"]:
+        for column in inputs["texts"]:
             request[column] = np.array([v.encode() for v in raw[column].iloc[picked]], object)
-        (answer,) = score_in_fresh_process(export_dir, [("serving_default", request)])
-        np.testing.assert_allclose(mine["logit"].iloc[picked], answer["logit"], atol=1e-5, rtol=0)
-        np.testing.assert_allclose(
-            mine["probability"].iloc[picked], answer["probability"], atol=1e-6, rtol=0
-        )
+        requests.append(("serving_default", request))
+    for file, answer in zip(files, score_in_fresh_process(export_dir, requests), strict=True):
+        mine = table[table["file"] == str(file)].iloc[picked]
+        np.testing.assert_allclose(mine["logit"], answer["logit"], atol=1e-5, rtol=0)
+        np.testing.assert_allclose(mine["probability"], answer["probability"], atol=1e-6, rtol=0)
     assert table["logit"].nunique() > 1000
 
 
@@ -131,8 +130,18 @@ def test_a_label_is_not_needed(tiny_log, export_dir, tmp_path, scored):
     path = tmp_path / "unlabelled.csv"
     raw.drop(columns=["click", "true_probability"]).to_csv(path, index=False)
     code = main(
-        ["score", "--model", str(export_dir), "--input", str(path), "--format", "csv"]
-        + ["--out", str(tmp_path / "out"), "--json"]
+        [
+            "score",
+            "--model",
+            str(export_dir),
+            "--input",
+            str(path),
+            "--format",
+            "csv",
+            "--out",
+            str(tmp_path / "out"),
+            "--json",
+        ]
     )
     assert code == 0
     table = pd.read_csv(next((tmp_path / "out").glob("part-*.csv")), dtype={"logit": np.float32})
@@ -153,7 +162,8 @@ def test_what_is_done_is_not_done_again(scored, export_dir, tiny_log, monkeypatc
 
 def test_the_model_may_be_a_models_directory(tiny_work):
     live = export_of(tiny_work.path / "models" / "ctr")
-    assert live.name == "1" and (live / "saved_model.pb").is_file()
+    assert live.name == "1"
+    assert (live / "saved_model.pb").is_file()
     with pytest.raises(ConfigError, match="must name an export"):
         export_of(tiny_work.path)
 
@@ -168,7 +178,7 @@ def test_an_export_without_its_schema_says_what_to_do(export_dir, tiny_log, tmp_
     write_manifest(old, fingerprint=manifest.fingerprint, extra=manifest.extra)
     with pytest.raises(ConfigError, match="--schema"):
         score_files(old, [str(tiny_log / "*.csv")], tmp_path / "out")
+    criteo = tmp_path / "criteo.tsv"
+    criteo.write_text("\t".join(["0"] + ["1"] * 39) + "\n")
     with pytest.raises(ConfigError, match="model's inputs"):
-        criteo = tmp_path / "criteo.tsv"
-        criteo.write_text("\t".join(["0"] + ["1"] * 39) + "\n")
         score_files(old, [str(criteo)], tmp_path / "out", schema="criteo")

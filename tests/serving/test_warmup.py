@@ -34,7 +34,8 @@ def test_every_allowed_size_of_every_signature_is_there(export_dir):
         (rows,) = {len(array) for array in inputs.values()}
         found.append((signature, rows))
     expected = {(name, size) for name in WARMUP_SIGNATURES for size in ALLOWED_BATCH_SIZES}
-    assert set(found) == expected and len(found) == len(expected) <= MAX_WARMUP_RECORDS
+    assert set(found) == expected
+    assert len(found) == len(expected) <= MAX_WARMUP_RECORDS
     assert verify_manifest(export_dir).extra["warmup_batch_sizes"] == list(ALLOWED_BATCH_SIZES)
 
 
