@@ -75,7 +75,7 @@ class Engine:
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "OMP_NUM_THREADS": str(THREADS),
         }
-        self._log = tempfile.TemporaryFile("w+")
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - read when the engine fails
         self._process = subprocess.Popen(
             [python, str(HERE / "peers" / "train_steps.py"), engine, *options],
             stdin=subprocess.PIPE,
@@ -273,9 +273,11 @@ def main(argv: list[str] | None = None) -> int:
             continue
         for vocab, bar in bars.items():
             if vocab in vocabularies:
-                with Engine("clickparity", vocab) as ours:
-                    with Engine(engine, vocab, python=python) as peer:
-                        record(name, vocab, compare(ours, peer, rounds, steps), f">= {bar}")
+                with (
+                    Engine("clickparity", vocab) as ours,
+                    Engine(engine, vocab, python=python) as peer,
+                ):
+                    record(name, vocab, compare(ours, peer, rounds, steps), f">= {bar}")
     header = ["other / ours", "ours ms", "other ms", "ratio [95 %]", "ratio, processor", "wanted"]
     print(table(header, rows, f"Training steps, batch {BATCH_SIZE}, {THREADS} threads"))
     for line in skipped:

@@ -14,6 +14,7 @@ The step: 26 ids of 16 dims and 13 numerics, 3 full cross layers, MLP 400x3, log
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import resource
@@ -101,7 +102,7 @@ def floor(vocab: int, batch_size: int, threads: int, records: str | None) -> Ste
     x = tf.random.normal([batch_size, WIDTH])
     crosses = [tf.random.normal([WIDTH, WIDTH]) / WIDTH for _ in range(CROSSES)]
     widths = (WIDTH, *UNITS)
-    layers = [tf.random.normal(pair) / WIDTH for pair in zip(widths[:-1], widths[1:], strict=True)]
+    layers = [tf.random.normal(pair) / WIDTH for pair in itertools.pairwise(widths)]
 
     @tf.function
     def products(steps):
@@ -168,7 +169,7 @@ def torch_engine(optimizer: str) -> Callable[[int, int, int, str | None], Steps]
                 self.crosses = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(CROSSES))
                 widths = (WIDTH, *UNITS)
                 layers: list[nn.Module] = []
-                for before, after in zip(widths[:-1], widths[1:], strict=True):
+                for before, after in itertools.pairwise(widths):
                     layers += [nn.Linear(before, after), nn.ReLU()]
                 self.mlp = nn.Sequential(*layers)
                 self.head = nn.Linear(WIDTH + UNITS[-1], 1)
