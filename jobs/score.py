@@ -13,6 +13,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from jobs.beam_options import check_beam_options
 from jobs.progress import block_progress, say
 from jobs.tables import table
 from pipeline.errors import ConfigError
@@ -30,6 +31,7 @@ _BLOCK_BYTES = 8 << 20
 
 def main(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Scores the files, or says that it is done already."""
+    check_beam_options(arguments.beam_options)
     say(f"scoring {' '.join(arguments.input)} with {arguments.model}")
     summary = score_files(
         arguments.model,
