@@ -7,7 +7,6 @@ FnApiRunner (DirectRunner would first try to download another); any `--runner` p
 from __future__ import annotations
 
 import json
-import logging
 import pickle
 import shutil
 from collections.abc import Callable, Sequence
@@ -20,10 +19,10 @@ from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from pipeline.accounting import check_rejects, summarise
+from pipeline.beam_errors import unwrapped
 from pipeline.count_pass import CountRows, MergePartials, write_pickle
 from pipeline.data_directory import SPLITS, DataDirectory
 from pipeline.encode_pass import EncodePlan, EncodeRows, ShardResult, WriteShard
-from pipeline.errors import ClickparityError
 from pipeline.parity_sample import collect_samples
 from pipeline.paths import expand_inputs
 from pipeline.preprocess_config import PreprocessConfig, data_fingerprint
@@ -116,7 +115,7 @@ class _Job:
                 with self._progress(phase, self.staging / "progress", len(self.blocks)):
                     pipeline.run().wait_until_finish()
         except Exception as error:
-            raise _unwrapped(error) from error
+            raise unwrapped(error) from error
 
     # --------------------------------------------------------------- split by time
 
@@ -241,14 +240,3 @@ def _num_shards(rows: int, width: int, config: PreprocessConfig) -> int:
     """Files of about `shard_bytes`; at least 4 where there is enough to read in parallel."""
     by_size = -(-rows * width // config.shard_bytes)
     return max(by_size, 4 if rows >= 4 * config.rows_per_record else 1)
-
-
-def _unwrapped(error: BaseException) -> BaseException:
-    """Our own error out of Beam's wrapping (it re-raises with the stage name appended)."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, ClickparityError):
-            return type(seen)(seen.rule, seen.received, seen.remedy)
-        seen = seen.__cause__ or seen.__context__
-    logging.getLogger(__name__).debug("not one of ours: %r", error)
-    return error

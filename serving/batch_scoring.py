@@ -23,7 +23,8 @@ import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-from pipeline.errors import ClickparityError, DataError
+from pipeline.beam_errors import unwrapped
+from pipeline.errors import DataError
 from pipeline.raw_rows import raw_matrices
 from pipeline.schema import FeatureSchema
 from pipeline.sources import Block, read_block
@@ -117,7 +118,7 @@ def run_scoring(
             with progress("encode", staging / "progress", len(blocks)):
                 pipeline.run().wait_until_finish()
     except Exception as error:
-        raise _unwrapped(error) from error
+        raise unwrapped(error) from error
     counts = json.loads((staging / "counts.json").read_text())
     (staging / "counts.json").unlink()
     summary: dict[str, Any] = counts
@@ -231,16 +232,6 @@ def _save_counts(everything: list[ScoredBlock], path: str) -> None:
         "reject_reasons": dict(ordered[:20]),
     }
     write_atomically(Path(path), json.dumps(counts))
-
-
-def _unwrapped(error: BaseException) -> BaseException:
-    """Our own error out of Beam's wrapping (it re-raises with the stage name appended)."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, ClickparityError):
-            return type(seen)(seen.rule, seen.received, seen.remedy)
-        seen = seen.__cause__ or seen.__context__
-    return error
 
 
 def check_reject_rate(summary: dict[str, Any], limit: float) -> None:
