@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.data_directory import SPLITS
+from pipeline.parsed_rows import ParsedRows, code_counts
 from pipeline.rows import SplitTimes, assign_splits, examples_of
 from pipeline.schema import (
     CROSS_SEPARATOR,
@@ -25,7 +26,7 @@ from pipeline.schema import (
     VocabularyFeature,
     vocabulary_owner,
 )
-from pipeline.sources import Block, Chunk, Reject, read_block
+from pipeline.sources import Block, Chunk, Reject
 from pipeline.sources.columns import as_float32, parse_time
 from pipeline.statistics import NumericStatistics, PartialStatistics, value_counts
 from pipeline.step_directory import write_atomically
@@ -59,7 +60,7 @@ def text_features(schema: FeatureSchema) -> list[Any]:
 def count_chunk(
     chunk: Chunk, block: int, schema: FeatureSchema, times: SplitTimes | None
 ) -> tuple[PartialStatistics, dict[str, pa.Table]]:
-    """Statistics of one chunk: the pure function under the DoFn.
+    """Statistics of one chunk, its columns coded or not: the pure function under the DoFn.
 
     Returns:
         The partial statistics, and by vocabulary owner the counts over the training rows.
@@ -90,13 +91,23 @@ def count_chunk(
     by_name = {f.name: f for f in schema.features}
     counts: dict[str, list[pa.Table]] = {}
     for f in text_features(schema):
-        values, missing = counted_values(f, train)
+        counted, missing = _counts_of(f, train)
         part.missing[f.name] += missing
         part.present[f.name] += train.num_rows - missing
         owner: Any = by_name[vocabulary_owner(f)]
         if owner.max_vocab_size:
-            counts.setdefault(owner.name, []).append(value_counts(values))
+            counts.setdefault(owner.name, []).append(counted)
     return part, {name: merge_counts(tables) for name, tables in counts.items()}
+
+
+def _counts_of(feature: Any, table: pa.Table) -> tuple[pa.Table, int]:
+    """(table(value, count) of a text feature's non-empty values, how many rows lack it)."""
+    if not isinstance(feature, CrossFeature):
+        column = one_array(table[feature.column])
+        if pa.types.is_dictionary(column.type):
+            return code_counts(column)
+    values, missing = counted_values(feature, table)
+    return value_counts(values), missing
 
 
 class CountRows(beam.DoFn):
@@ -111,7 +122,7 @@ class CountRows(beam.DoFn):
     def process(self, block: Block) -> Iterator[Any]:
         """Reads a block; writes its rejects and its mark of progress beside."""
         parts, counts, rejects = [], {}, []  # type: ignore[var-annotated]
-        for chunk in read_block(block, self._schema):
+        for chunk in ParsedRows(self._staging, self._schema).parse(block):
             part, tables = count_chunk(chunk, block.index, self._schema, self._times)
             parts.append(part)
             rejects += chunk.rejects

@@ -21,6 +21,7 @@ import pyarrow as pa
 from pipeline.data_directory import SPLITS
 from pipeline.encoded import EncodedSpec
 from pipeline.parity_sample import keep_sample
+from pipeline.parsed_rows import ParsedRows, decode_columns
 from pipeline.preprocess_config import PreprocessConfig
 from pipeline.raw_rows import number_matrix
 from pipeline.rows import (
@@ -33,7 +34,7 @@ from pipeline.rows import (
     row_uniform,
 )
 from pipeline.schema import FeatureSchema
-from pipeline.sources import Block, Chunk, read_block
+from pipeline.sources import Block, Chunk
 
 if TYPE_CHECKING:
     from pipeline.feature_transform import FeatureTransform
@@ -50,7 +51,7 @@ class EncodePlan:
         spec: of the encoded rows.
         config: options.
         times: thresholds of a split by time.
-        staging: the staging directory; holds `statistics/`, gets `spill/` and the shards.
+        staging: the staging directory; holds `statistics/` and `parsed/`, gets `spill/` and the shards.
         num_shards: by split.
         sample_split: the split (index) from which the parity sample is drawn, and its rate.
     """
@@ -105,14 +106,16 @@ class EncodeRows(beam.DoFn):
         self._plan = plan
 
     def process(self, block: Block) -> Iterator[Any]:
-        """Reads a block again, encodes and spills it."""
+        """Takes a block's parsed rows, encodes and spills them."""
         plan, schema = self._plan, self._plan.schema
         transform = _transform(plan.staging, schema, plan.spec.fingerprint)
         fate = np.zeros(5, np.int64)  # rows: train, validation, test, dropped, input
-        for number, chunk in enumerate(read_block(block, schema)):
+        parsed = ParsedRows(plan.staging, schema)
+        for number, chunk in enumerate(parsed.chunks(block)):
             rows, split, shard, counts = _encode_chunk(chunk, block, plan, transform)
             fate += counts
             yield from self._spill(rows, split, shard, block.index, number)
+        parsed.forget(block)
         yield beam.pvalue.TaggedOutput("count", fate)
         (Path(plan.staging) / "progress" / f"encode-{block.index}-{fate[4]}").touch()
 
@@ -168,7 +171,8 @@ def _encode_chunk(
     chosen = np.flatnonzero((u < plan.sample_rate) & (row_split == plan.sample_split))
     if len(chosen):
         name = f"{block.index:06d}-{int(chunk.row[0]):010d}"
-        keep_sample(Path(plan.staging), name, table.take(pa.array(index[chosen])), rows[chosen])
+        raw = decode_columns(table.take(pa.array(index[chosen])))
+        keep_sample(Path(plan.staging), name, raw, rows[chosen])
     return rows, row_split, shard, fate
 
 

@@ -20,12 +20,12 @@ from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import tensorflow as tf
 
 from pipeline import datetime_parts
 from pipeline.image_decoding import decode_images, decode_images_traced
 from pipeline.numeric_transform import NumericConstants, encode_buckets, encode_numeric
+from pipeline.parsed_rows import code_columns
 from pipeline.raw_rows import number_matrix, text_matrix
 from pipeline.schema import (
     CROSS_SEPARATOR,
@@ -42,6 +42,7 @@ from pipeline.schema import (
 )
 from pipeline.statistics import FeatureStatistics
 from pipeline.transform_spec import TRANSFORM_VERSION, encoded_spec
+from pipeline.vocabulary import one_array
 from pipeline.vocabulary_table import VocabularyTable
 
 __all__ = ["TRANSFORM_VERSION", "FeatureTransform", "encoded_spec"]
@@ -282,7 +283,9 @@ class FeatureTransform(tf.Module):
         same lookup op on the same bytes, an eighth of the cells.
         """
         plain_ids = np.empty((table.num_rows, len(self._plain)), np.int32)
-        coded = [pc.dictionary_encode(_one_array(table[f.column])) for f in self._plain]
+        columns = tuple(dict.fromkeys(f.column for f in self._plain))
+        coded_table = code_columns(table, columns)
+        coded = [one_array(coded_table[f.column]) for f in self._plain]
         if coded:
             values = [c.dictionary.to_numpy(zero_copy_only=False) for c in coded]
             sizes = [len(v) for v in values]
@@ -321,8 +324,3 @@ class FeatureTransform(tf.Module):
             texts = tf.constant(images[image.column], tf.string)
             found[f"image/{image.name}"] = decode_images_traced(texts, image).numpy()
         return found
-
-
-def _one_array(column: pa.ChunkedArray) -> pa.Array:
-    joined = column.combine_chunks()
-    return pa.concat_arrays(joined.chunks) if isinstance(joined, pa.ChunkedArray) else joined

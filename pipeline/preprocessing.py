@@ -38,6 +38,8 @@ from pipeline.vocabulary_pass import build_vocabularies
 
 __all__ = ["Progress", "preprocess"]
 
+_SCRATCH = ("parsed", "spill", "progress", "sample")  # in the staging directory, gone at the end
+
 Progress = Callable[[str, Path, int], Any]
 """Called as progress(phase, directory of marks, number of blocks); returns a context manager."""
 
@@ -73,14 +75,14 @@ def preprocess(
         return DataDirectory.open(out)
     plan = plan_blocks(schema, inputs, block_bytes=config.block_bytes)
     with step_directory(out, fingerprint) as staging:
-        for name in ("statistics/vocabulary", "rejects", "progress", "spill", "sample", *SPLITS):
+        for name in ("statistics/vocabulary", "rejects", *_SCRATCH, *SPLITS):
             (staging / name).mkdir(parents=True)
         job = _Job(plan, config, staging, list(beam_options), progress)
         times = job.split_times()
         partial = job.count(times, base_statistics)
         check_rejects(partial, config, staging)
         job.encode(times, partial)
-        for name in ("spill", "progress", "sample"):
+        for name in _SCRATCH:
             shutil.rmtree(staging / name)
     return DataDirectory.open(out)
 

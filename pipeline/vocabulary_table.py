@@ -53,23 +53,12 @@ class VocabularyTable(tf.Module):
     def __init__(self, values: Mapping[str, pa.Array], num_oov_buckets: Mapping[str, int]) -> None:
         super().__init__(name="vocabulary_table")
         self._buckets = dict(num_oov_buckets)
-        self._salts: dict[str, int] = {}
-        all_keys, all_ids = np.zeros(0, np.int64), np.zeros(0, np.int64)
-        for name, own in values.items():
-            hashes = np.zeros(0, np.int64)
-            if len(own):
-                texts = tf.constant(own.to_numpy(zero_copy_only=False))
-                hashes = tf.strings.to_hash_bucket_fast(texts, _HASH_RANGE).numpy()
-            for attempt in range(16):
-                self._salts[name] = _salt(name, attempt)
-                keys = np.concatenate([all_keys, hashes ^ self._salts[name]])
-                if len(np.unique(keys)) == len(keys):
-                    break
-            else:
-                raise ValueError(f"two values of {name} share a 63-bit fingerprint")
-            all_keys = keys
-            first = 1 + num_oov_buckets[name]
-            all_ids = np.concatenate([all_ids, np.arange(first, first + len(hashes))])
+        hashes = {name: _hashes(own) for name, own in values.items()}
+        self._salts = _salts(hashes)
+        keys = [hashed ^ self._salts[name] for name, hashed in hashes.items()]
+        ids = [num_oov_buckets[name] + 1 + np.arange(len(own)) for name, own in hashes.items()]
+        all_keys = np.concatenate([np.zeros(0, np.int64), *keys])
+        all_ids = np.concatenate([np.zeros(0, np.int64), *ids])
         if not len(all_keys):  # TensorFlow fills no table with nothing; no value has a negative key
             all_keys, all_ids = np.array([-1]), np.array([0])
         self._keys = tf.Variable(all_keys, trainable=False, name="vocabulary_keys")
@@ -91,6 +80,41 @@ class VocabularyTable(tf.Module):
         unseen = 1 + tf.math.floormod(hashed, buckets)
         ids = tf.where(found < 0, unseen, found)
         return tf.cast(tf.where(hashed == self._empty_hash, tf.zeros_like(ids), ids), tf.int32)
+
+
+def _hashes(values: pa.Array) -> np.ndarray:
+    """The fingerprints of some values: int64 [n]."""
+    if not len(values):
+        return np.zeros(0, np.int64)
+    texts = tf.constant(values.to_numpy(zero_copy_only=False))
+    return tf.strings.to_hash_bucket_fast(texts, _HASH_RANGE).numpy()
+
+
+def _salts(hashes: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """A constant a feature under which no two keys of the table are alike.
+
+    Raises:
+        ValueError: two values of a feature have one fingerprint.
+    """
+    salts = {name: _salt(name, 0) for name in hashes}
+    everything = [hashed ^ salts[name] for name, hashed in hashes.items()]
+    if _all_different(everything):  # one sort of all keys; the search below sorts once a feature
+        return salts
+    taken: list[np.ndarray] = []
+    for name, hashed in hashes.items():
+        for attempt in range(16):
+            salts[name] = _salt(name, attempt)
+            if _all_different([*taken, hashed ^ salts[name]]):
+                break
+        else:
+            raise ValueError(f"two values of {name} share a 63-bit fingerprint")
+        taken.append(hashed ^ salts[name])
+    return salts
+
+
+def _all_different(keys: list[np.ndarray]) -> bool:
+    joined = np.sort(np.concatenate([np.zeros(0, np.int64), *keys]))
+    return not bool(np.any(joined[1:] == joined[:-1]))
 
 
 def _salt(name: str, attempt: int) -> int:
