@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import glob
 import os
-from collections.abc import Sequence
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 from pipeline.errors import ConfigError
 
-__all__ = ["InputFile", "expand_inputs", "is_remote", "open_for_reading"]
+__all__ = ["InputFile", "expand_inputs", "is_remote", "local_copy", "open_for_reading"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,11 +46,27 @@ def open_for_reading(path: str) -> BinaryIO:
     return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
+@contextlib.contextmanager
+def local_copy(path: str) -> Iterator[str]:
+    """A local path to a file's bytes, for readers that know no Beam file system; `path` if it is local.
+
+    A copy of a remote file lives in the directory for temporary files until the block ends.
+    """
+    if not is_remote(path):
+        yield path
+        return
+    with tempfile.NamedTemporaryFile(prefix="clickparity-") as copy:
+        with open_for_reading(path) as stream:
+            shutil.copyfileobj(stream, copy, 1 << 20)
+        copy.flush()
+        yield copy.name
+
+
 def expand_inputs(patterns: Sequence[str]) -> list[InputFile]:
     """Files that match any of `patterns`, sorted by path, without repeats.
 
     Raises:
-        ConfigError: a pattern matches nothing, or names a directory.
+        ConfigError: a pattern matches nothing, names a directory, or has a scheme that is not installed.
     """
     found: dict[str, InputFile] = {}
     for pattern in patterns:
@@ -82,7 +101,16 @@ def _expand_local(pattern: str) -> list[InputFile]:
 def _expand_remote(pattern: str) -> list[InputFile]:
     from apache_beam.io.filesystems import FileSystems
 
-    (result,) = FileSystems.match([pattern])
+    try:
+        (result,) = FileSystems.match([pattern])
+    except ValueError:  # so Beam says that it has no file system for this scheme
+        scheme = pattern.partition("://")[0]
+        extra = {"gs": "gcp", "s3": "aws"}.get(scheme)
+        raise ConfigError(
+            "--input must be on a file system that Beam can reach",
+            repr(pattern),
+            f"Try: pip install 'apache-beam[{extra}]'." if extra else f"Is {scheme}:// a typo?",
+        ) from None
     return [
         InputFile(m.path, m.size_in_bytes, str(m.last_updated_in_seconds))
         for m in result.metadata_list

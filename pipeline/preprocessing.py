@@ -7,8 +7,10 @@ FnApiRunner (DirectRunner would first try to download another); any `--runner` p
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -108,6 +110,10 @@ class _Job:
         options.view_as(SetupOptions).save_main_session = False
         chosen = options.get_all_options().get("runner")
         pipeline = beam.Pipeline(runner=chosen or FnApiRunner(), options=options)
+        # Beam removes this folder at the end of a run, which a killed one never reaches: in the staging
+        # directory the next start clears it away.
+        os.rmdir(pipeline.local_tempdir)
+        pipeline.local_tempdir = tempfile.mkdtemp(prefix="beam-", dir=self.staging / "spill")
         blocks = pipeline | "Blocks" >> beam.Create(list(self.blocks))
         build(blocks | "Spread" >> beam.Reshuffle())
         try:
@@ -127,10 +133,10 @@ class _Job:
         if schema.split.by != "time":
             return None
         narrow = time_alone(schema)
-        path = str(self.staging / "minutes.pickle")
+        path, marks = str(self.staging / "minutes.pickle"), str(self.staging / "progress")
 
         def build(blocks: beam.PCollection) -> None:
-            minutes = blocks | "Minutes" >> beam.FlatMap(minutes_of, narrow)
+            minutes = blocks | "Minutes" >> beam.FlatMap(minutes_of, narrow, marks)
             summed = minutes | "SumMinutes" >> beam.CombinePerKey(sum)
             _save(summed | "All" >> beam.combiners.ToList(), path)
 

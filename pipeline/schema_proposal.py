@@ -226,7 +226,8 @@ def _describe(members: list[str], columns: dict[str, Column]) -> str:
     span = (
         f"{min(distinct):,} to {max(distinct):,}" if len(set(distinct)) > 1 else f"{distinct[0]:,}"
     )
-    text = f"{len(members)} columns, {span} values each" if len(members) > 1 else f"{span} values"
+    values = "value" if distinct == [1] else "values"
+    text = f"{len(members)} columns, {span} values each" if len(members) > 1 else f"{span} {values}"
     constant = sum(n <= 1 for n in distinct) if len(members) > 1 else 0
     text += f", {constant} constant in the sample" if constant else ""
     return text + (f", up to {missing:.0%} missing" if missing >= 0.005 else "")

@@ -14,6 +14,7 @@ import io
 import itertools
 import json
 import re
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from pipeline.errors import DataError
-from pipeline.paths import open_for_reading
+from pipeline.paths import local_copy, open_for_reading
 from pipeline.schema import CsvFormat, ExamplesFormat, JsonLinesFormat, ParquetFormat
 
 __all__ = ["NULL_TEXTS", "NUMBER", "Sample", "read_sample"]
@@ -63,6 +64,17 @@ def read_sample(path: str | Path, sample_rows: int) -> Sample:
         DataError: the file is empty, or of no known format.
     """
     path = str(path)
+    try:
+        return _read_sample(path, sample_rows)
+    except (EOFError, gzip.BadGzipFile, zlib.error, pa.ArrowException) as error:
+        raise DataError(
+            "a schema is inferred from a file that can be read",
+            f"{path} ({type(error).__name__}: {str(error).splitlines()[0][:200]})",
+            "Is the file whole? Fetch it again, or name another.",
+        ) from None
+
+
+def _read_sample(path: str, sample_rows: int) -> Sample:
     with open_for_reading(path) as stream:
         first = stream.read(16)
     if not first:
@@ -70,8 +82,11 @@ def read_sample(path: str | Path, sample_rows: int) -> Sample:
     if first[:4] == b"PAR1":
         return _parquet(path, sample_rows)
     packed = first[:2] == b"\x1f\x8b"
+    if packed:
+        with open_for_reading(path) as raw, gzip.GzipFile(fileobj=raw) as unpacked:
+            first = unpacked.read(16)
     # A TFRecord starts with a 64-bit length, whose upper half is 0.
-    if not packed and len(first) >= 12 and first[4:8] == b"\0\0\0\0":
+    if len(first) >= 12 and first[4:8] == b"\0\0\0\0":
         return _examples(path, sample_rows)
     with open_for_reading(path) as raw:
         lines_of: Any = gzip.GzipFile(fileobj=raw) if packed else raw
@@ -207,17 +222,20 @@ def _json_lines(path: str, lines: list[bytes], sample_rows: int) -> Sample:
 def _examples(path: str, sample_rows: int) -> Sample:
     import tensorflow as tf
 
+    from pipeline.sources.examples import compression_of
+
     limit = min(sample_rows, _MAX_EXAMPLES)
     rows: list[dict[str, Any]] = []
     try:
-        for record in tf.data.TFRecordDataset(path).take(limit + 1):
-            feature = tf.train.Example.FromString(record.numpy()).features.feature
-            row = {}
-            for name in feature:
-                kind = feature[name].WhichOneof("kind")
-                found = list(getattr(feature[name], kind).value) if kind else []
-                row[name] = found[0] if len(found) == 1 else found or None
-            rows.append(row)
+        with local_copy(path) as file:
+            for record in tf.data.TFRecordDataset(file, compression_of(file)).take(limit + 1):
+                feature = tf.train.Example.FromString(record.numpy()).features.feature
+                row = {}
+                for name in feature:
+                    kind = feature[name].WhichOneof("kind")
+                    found = list(getattr(feature[name], kind).value) if kind else []
+                    row[name] = found[0] if len(found) == 1 else found or None
+                rows.append(row)
     except Exception as error:  # protobuf's DecodeError has no stable import path
         raise DataError(
             "a TFRecord file must hold whole tf.Example records",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -22,15 +23,18 @@ def time_alone(schema: FeatureSchema) -> FeatureSchema:
     return schema.model_copy(update={"features": (only_time,), "carry": (), "weight": None})
 
 
-def minutes_of(block: Block, schema: FeatureSchema) -> list[tuple[int, int]]:
-    """(minute since 1970, rows) of a block."""
+def minutes_of(block: Block, schema: FeatureSchema, marks: str) -> list[tuple[int, int]]:
+    """(minute since 1970, rows) of a block; leaves its mark of progress in `marks`."""
     assert schema.time is not None
     found: dict[int, int] = {}
+    num_rows = 0
     for chunk in read_block(block, schema):
+        num_rows += chunk.num_rows
         seconds = parse_time(chunk.table[schema.time.column], schema.time.format)
         minutes, rows = np.unique(np.asarray(seconds) // 60, return_counts=True)
         for minute, count in zip(minutes.tolist(), rows.tolist(), strict=True):
             found[minute] = found.get(minute, 0) + count
+    (Path(marks) / f"times-{block.index}-{num_rows}").touch()
     return list(found.items())
 
 

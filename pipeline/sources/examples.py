@@ -9,14 +9,35 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import DataError
+from pipeline.paths import local_copy
 from pipeline.schema import FeatureSchema
 from pipeline.sources.blocks import Block
 from pipeline.sources.chunk import Parsed, Reject, empty_table
 from pipeline.sources.columns import separators
 
-__all__ = ["example_columns", "read_examples"]
+__all__ = ["compression_of", "example_columns", "read_examples"]
 
 _BATCH = 4096
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+def compression_of(path: str) -> str:
+    """TensorFlow's name for how a local TFRecord file is compressed: GZIP or nothing.
+
+    A plain file may begin with gzip's magic too (a first record of 35,615 bytes does), but then its
+    first length has the right checksum.
+    """
+    import tensorflow as tf
+
+    with open(path, "rb") as stream:
+        if stream.read(2) != _GZIP_MAGIC:
+            return ""
+    try:
+        for _ in tf.data.TFRecordDataset(path).take(1):
+            pass
+    except tf.errors.OpError:
+        return "GZIP"
+    return ""
 
 
 def example_columns(schema: FeatureSchema, path: str) -> list[str]:
@@ -29,8 +50,9 @@ def example_columns(schema: FeatureSchema, path: str) -> list[str]:
 
     names: list[str] = []
     try:
-        for record in tf.data.TFRecordDataset(path).take(1):
-            names = sorted(_parse(record.numpy()).features.feature)
+        with local_copy(path) as file:
+            for record in tf.data.TFRecordDataset(file, compression_of(file)).take(1):
+                names = sorted(_parse(record.numpy()).features.feature)
     except tf.errors.OpError as error:
         raise ValueError(str(error).split("\n")[0]) from None
     except ValueError:
@@ -47,26 +69,33 @@ def read_examples(block: Block, schema: FeatureSchema) -> Iterator[Parsed]:
     """
     import tensorflow as tf
 
+    with local_copy(block.path) as file:
+        try:
+            records = tf.data.TFRecordDataset(file, compression_of(file))
+            yield from _read(records.batch(_BATCH), block.path, schema)
+        except tf.errors.DataLossError as error:
+            raise DataError(
+                f"{block.path} must be a whole TFRecord file",
+                str(error).split("\n")[0],
+                "Write the file again.",
+            ) from None
+
+
+def _read(batches: Any, path: str, schema: FeatureSchema) -> Iterator[Parsed]:
+    """Batches of serialized Examples -> tables and rejects."""
     first_row = 0
-    try:
-        for batch in tf.data.TFRecordDataset(block.path).batch(_BATCH):
-            good, rows, rejects = [], [], []
-            for i, record in enumerate(batch.numpy()):
-                try:
-                    good.append(_row(_parse(record).features.feature, schema))
-                    rows.append(i)
-                except ValueError as error:
-                    reason = str(error).split("\n")[0][:300]
-                    rejects.append(Reject(block.path, first_row + i, reason, record))
-            index = np.array(rows, dtype=np.int64)
-            yield Parsed(_table(good, schema), index, len(batch), rejects, first_row + index)
-            first_row += len(batch)
-    except tf.errors.DataLossError as error:
-        raise DataError(
-            f"{block.path} must be a whole TFRecord file",
-            str(error).split("\n")[0],
-            "Write the file again.",
-        ) from None
+    for batch in batches:
+        good, rows, rejects = [], [], []
+        for i, record in enumerate(batch.numpy()):
+            try:
+                good.append(_row(_parse(record).features.feature, schema))
+                rows.append(i)
+            except ValueError as error:
+                reason = str(error).split("\n")[0][:300]
+                rejects.append(Reject(path, first_row + i, reason, record))
+        index = np.array(rows, dtype=np.int64)
+        yield Parsed(_table(good, schema), index, len(batch), rejects, first_row + index)
+        first_row += len(batch)
 
 
 def _parse(record: bytes) -> Any:

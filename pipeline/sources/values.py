@@ -108,7 +108,7 @@ def load_images(table: pa.Table, schema: FeatureSchema) -> tuple[pa.Table, dict[
         for i, path in enumerate(table[name].to_pylist()):
             try:
                 contents.append(_read(path.decode()) if path else b"")
-            except OSError as error:
+            except (OSError, ValueError) as error:  # ValueError: not a path, or of no known scheme
                 contents.append(b"")
                 reasons[i] = f"image {name} cannot be read: {type(error).__name__}"
         place = table.column_names.index(name)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import NUM_ROWS
 from tests.jobs.conftest import Outcome
 
 Cli = Callable[..., Outcome]
@@ -83,6 +84,15 @@ def test_stats_of_a_data_directory(cli: Cli, tiny_data) -> None:
     text = cli("stats", tiny_data.path).out
     for name in ("n1", "c12", "tags", "train", "validation", "test", "rejected rows"):
         assert name in text
+    assert f"label rate {result['label_rate']:.4%}" in text
+    (line,) = [line for line in text.splitlines() if "n1 " in line]
+    numbers = result["numeric"]["n1"]
+    cells = [cell.strip() for cell in line.strip("\u2502").split("\u2502")]
+    assert cells[1] == f"{numbers['count']:,}"
+    assert float(cells[5].replace(",", "")) == pytest.approx(numbers["mean"], rel=1e-4)
+    days = [line for line in text.splitlines() if "-" in line and line.startswith("\u2502 20")]
+    shown = sum(int(line.split("\u2502")[2].replace(",", "")) for line in days)
+    assert shown == NUM_ROWS, "label rate by day or hour, over all splits"
 
 
 def test_evaluate_scores_a_split_and_keeps_it(cli: Cli, layer_run, tiny_data, copy_of) -> None:

@@ -1,4 +1,4 @@
-"""Runs preprocessing jobs in processes that may be killed: SCHEMA INPUT OUT CONFIG.
+"""Runs preprocessing jobs in processes that may be killed: SCHEMA INPUT OUT CONFIG [BEAM OPTION ...].
 
 Imports are done once; each line on stdin starts a job in a forked process, whose id is printed, and
 once it has ended its exit status.
@@ -16,13 +16,13 @@ from pipeline.preprocessing import preprocess
 from pipeline.schema import FeatureSchema
 
 if __name__ == "__main__":
-    schema, log, out, config = sys.argv[1:5]
+    schema, log, out, config, *beam_options = sys.argv[1:]
     with open(config) as stream:
         options = PreprocessConfig.model_validate(yaml.safe_load(stream))
     for _ in sys.stdin:
         child = os.fork()
         if not child:
-            preprocess(FeatureSchema.load(schema), [log], out, options)
+            preprocess(FeatureSchema.load(schema), [log], out, options, beam_options=beam_options)
             os._exit(0)
         print(child, flush=True)
         print(os.waitpid(child, 0)[1], flush=True)

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import random
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 from pipeline.data_directory import SPLITS, DataDirectory
 from pipeline.errors import ClickparityError, ConfigError, DataError
@@ -458,72 +451,3 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
         assert staging.exists()
     assert (goal / "_SUCCESS").read_text() == "f\n"
     assert_nothing_left(tmp_path, "goal")
-
-
-# ------------------------------------------------------------------------------------- SIGKILL
-
-
-def kill_and_restart(tmp_path: Path, log: Path, expected: DataDirectory, kills: int) -> None:
-    """Starts the job in a process of its own and kills it `kills` times before letting it end."""
-    schema, config = tmp_path / "schema.yaml", tmp_path / "config.yaml"
-    schema.write_text(make_schema().to_yaml())
-    config.write_text(yaml.safe_dump(CONFIG.model_dump()))
-    out = tmp_path / "out" / "data"
-    command = [sys.executable, str(Path(__file__).with_name("preprocess_process.py"))]
-    command += [str(schema), str(log), str(out), str(config)]
-    root = str(Path(__file__).parents[2])
-    environment = {**os.environ, "PYTHONPATH": root, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    moments = ["statistics/vocabulary/c.csv", "spill/*.rows", "train/part-*", "parity_sample"]
-    rng = random.Random(kills)
-    with subprocess.Popen(
-        command,
-        env=environment,
-        cwd=tmp_path,
-        text=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as starter:
-        assert starter.stdin is not None
-        assert starter.stdout is not None
-
-        def start() -> int:
-            starter.stdin.write("start\n")  # type: ignore[union-attr]
-            starter.stdin.flush()  # type: ignore[union-attr]
-            return int(starter.stdout.readline())  # type: ignore[union-attr]
-
-        for i in range(kills):
-            child = start()
-            moment = f".data.staging-*/{moments[i % len(moments)]}"
-            deadline = time.monotonic() + 120
-            while time.monotonic() < deadline and not out.exists():
-                if next(out.parent.glob(moment), None):
-                    break
-                time.sleep(0.002)
-            time.sleep(rng.random() * 0.05)
-            os.kill(child, signal.SIGKILL)
-            status = int(starter.stdout.readline())
-            if out.exists():  # it was faster than the kill: then it is whole
-                assert contents(out) == contents(expected.path)
-                shutil.rmtree(out)
-            else:
-                assert status == signal.SIGKILL
-                assert list(out.parent.glob(".data.staging-*"))
-        start()
-        assert int(starter.stdout.readline()) == 0
-        starter.stdin.close()
-    assert contents(out) == contents(expected.path)
-    assert_nothing_left(out.parent, "data")
-
-
-def test_killed_and_started_again_it_leaves_the_same_bytes(
-    tmp_path: Path, log: Path, data: DataDirectory
-) -> None:
-    kill_and_restart(tmp_path, log, data, kills=3)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_killed_ten_times_it_leaves_the_same_bytes(
-    tmp_path: Path, log: Path, data: DataDirectory
-) -> None:
-    kill_and_restart(tmp_path, log, data, kills=10)

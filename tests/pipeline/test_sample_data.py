@@ -90,6 +90,9 @@ def check(
             continue
         known = known_ids(train[feature.column], feature.min_count)
         assert vocabularies[column.name].values.to_pylist() == [v.encode() for v in known]
+        counts = train[feature.column].value_counts()
+        found = vocabularies[column.name].counts.tolist()
+        assert found == [int(counts[v]) for v in known], column.name
         assert column.vocab_size == 2 + len(known)
         ids = ids_of(frame[feature.column], known)
         assert rows["ids"][:, i].tolist() == ids.tolist(), column.name
