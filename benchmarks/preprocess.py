@@ -5,6 +5,7 @@
 Every measurement is a process of its own. Throughput is marginal, (rows2 - rows1) / (seconds2 -
 seconds1), so that start-up (importing TensorFlow) does not hide what a row costs; wall times are
 printed beside it, and so is marginal throughput by CPU time, which a busy machine disturbs less.
+The quick jobs take turns for some rounds; of each job's seconds at a size the median counts.
 TensorFlow Transform and tfx-bsl want an environment of their own:
 
     python -m venv tft && tft/bin/pip install tensorflow-transform==1.21.0 tfx-bsl==1.21.0
@@ -15,14 +16,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
 import json
 import os
 import platform
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +62,23 @@ FULL = Sizes(
 QUICK = Sizes((50_000, 200_000), (5_000, 20_000), (10_000, 30_000), (100_000, 400_000), 50_000)
 
 
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A preprocessing job to measure at two sizes."""
+
+    name: str
+    script: str
+    sizes: tuple[int, int]
+    options: tuple[str, ...] = ()
+    python: str = sys.executable
+    one_core: bool = False
+
+
 class Bench:
     """Runs the measurements and keeps what they said."""
 
-    def __init__(self, workdir: Path, sizes: Sizes) -> None:
-        self.workdir, self.sizes = workdir, sizes
+    def __init__(self, workdir: Path, sizes: Sizes, rounds: int) -> None:
+        self.workdir, self.sizes, self.rounds = workdir, sizes, rounds
         self.results: dict[str, Any] = {}
         self.skipped: dict[str, str] = {}
 
@@ -117,27 +133,20 @@ class Bench:
             raise RuntimeError(f"{script} must process every row; got {found['rows']} of {rows}")
         return found
 
-    def marginal(
-        self, name: str, script: str, sizes: tuple[int, int], *options: str, **keywords: Any
-    ) -> None:
-        """Rows a second between two sizes, under `name`."""
-        small, large = (self.job(script, rows, *options, **keywords) for rows in sizes)
-        spent = large["seconds"] - small["seconds"]
-        worked = large["cpu_seconds"] - small["cpu_seconds"]
-        phases = {
-            phase: large["phases"][phase] - small["phases"].get(phase, 0.0)
-            for phase in large["phases"]
-        }
-        self.results[name] = {
-            "rows": list(sizes),
-            "rows_per_s": (sizes[1] - sizes[0]) / spent if spent > 0 else None,
-            "rows_per_cpu_s": (sizes[1] - sizes[0]) / worked if worked > 0 else None,
-            "seconds": [small["seconds"], large["seconds"]],
-            "cpu_seconds": [small["cpu_seconds"], large["cpu_seconds"]],
-            "peak_mb": [small["peak_mb"], large["peak_mb"]],
-            "marginal_phase_seconds": phases,
-        }
-        _say(f"{name}: {_rate(self.results[name])} rows/s")
+    def marginal(self, jobs: Sequence[Job], rounds: int) -> None:
+        """Rows a second between two sizes, by job; the jobs take turns."""
+        found: dict[tuple[str, int], list[dict[str, Any]]] = {}
+        for turn in range(rounds):
+            for job in jobs:
+                for rows in job.sizes:
+                    keywords = {"python": job.python, "one_core": job.one_core}
+                    measured = self.job(job.script, rows, *job.options, **keywords)
+                    found.setdefault((job.name, rows), []).append(measured)
+                _say(f"round {turn + 1} of {rounds}: {job.name}")
+        for job in jobs:
+            small, large = (found[job.name, rows] for rows in job.sizes)
+            self.results[job.name] = _marginal(job.sizes, small, large)
+            _say(f"{job.name}: {_rate(self.results[job.name])} rows/s")
 
     def rate(self, name: str, key: str = "rows_per_s") -> float | None:
         """Rows a second of a measurement; None where it was skipped."""
@@ -149,13 +158,19 @@ class Bench:
     def preprocessing(self) -> None:
         """Both passes to shuffled packed TFRecords."""
         ours, sizes = "clickparity_job.py", self.sizes
-        self.marginal("clickparity, 1 core", ours, sizes.fast, one_core=True)
-        self.marginal("clickparity, 1 worker", ours, sizes.fast)
-        self.marginal("clickparity, 2 workers", ours, sizes.fast, "--workers=2")
-        self.marginal("Polars script, 2 threads", "polars_job.py", sizes.fast)
-        self.marginal("Beam, a row at a time", "beam_rows_job.py", sizes.beam_rows)
+        quick = [
+            Job("clickparity, 1 core", ours, sizes.fast, one_core=True),
+            Job("clickparity, 1 worker", ours, sizes.fast),
+            Job("clickparity, 2 workers", ours, sizes.fast, ("--workers=2",)),
+        ]
+        if importlib.util.find_spec("polars"):
+            quick.append(Job("Polars script, 2 threads", "polars_job.py", sizes.fast))
+        else:
+            self.skipped["Polars script, 2 threads"] = "pip install polars (extra `bench`)"
+        self.marginal(quick, self.rounds)
+        self.marginal([Job("Beam, a row at a time", "beam_rows_job.py", sizes.beam_rows)], 1)
         if TFT:
-            self.marginal("TensorFlow Transform", "tft_job.py", sizes.tft, python=TFT)
+            self.marginal([Job("TensorFlow Transform", "tft_job.py", sizes.tft, python=TFT)], 1)
         else:
             self.skipped["TensorFlow Transform"] = INSTALL
 
@@ -232,7 +247,7 @@ class Bench:
                 f"{found['peak_mb'][1]:.0f} MB",
             ]
             for name, found in self.results.items()
-            if "marginal_phase_seconds" in found
+            if "cpu_seconds" in found and "runs" in found
         ]
         parts = [
             table(
@@ -268,6 +283,27 @@ class Bench:
         return "\n".join(parts)
 
 
+def _marginal(
+    sizes: tuple[int, int], small: list[dict[str, Any]], large: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """What a further row costs, from the medians of some runs at two sizes."""
+
+    def medians(key: str) -> list[float]:
+        return [statistics.median(run[key] for run in runs) for runs in (small, large)]
+
+    rows, seconds, cpu_seconds = sizes[1] - sizes[0], medians("seconds"), medians("cpu_seconds")
+    spent, worked = seconds[1] - seconds[0], cpu_seconds[1] - cpu_seconds[0]
+    return {
+        "rows": list(sizes),
+        "rows_per_s": rows / spent if spent > 0 else None,
+        "rows_per_cpu_s": rows / worked if worked > 0 else None,
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "peak_mb": medians("peak_mb"),
+        "runs": {"small": small, "large": large},
+    }
+
+
 def _rate(found: dict[str, Any], key: str = "rows_per_s") -> str:
     rate = found[key]
     return "-" if rate is None else f"{rate:,.0f}"
@@ -289,12 +325,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", default="preprocess.json", help="where the results go")
     parser.add_argument("--workdir", help="parent of the temporary directory for logs and outputs")
     parser.add_argument(
+        "--rounds", type=int, default=3, help="turns of the quick jobs; the median counts"
+    )
+    parser.add_argument(
         "--only", nargs="+", choices=("preprocessing", "memory", "layouts"), help="default: all"
     )
     arguments = parser.parse_args(argv)
     chosen = arguments.only or ["preprocessing", "memory", "layouts"]
     with tempfile.TemporaryDirectory(dir=arguments.workdir) as workdir:
-        bench = Bench(Path(workdir), QUICK if arguments.quick else FULL)
+        sizes = QUICK if arguments.quick else FULL
+        bench = Bench(Path(workdir), sizes, 1 if arguments.quick else arguments.rounds)
         for part in [*chosen, "profile"]:
             getattr(bench, part)()
             result = {

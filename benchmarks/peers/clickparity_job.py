@@ -33,6 +33,8 @@ PROFILED = (
     "pipeline.vocabulary_pass:merge_counts",
     "pipeline.vocabulary_pass:select_vocabulary",
     "pipeline.vocabulary_pass:write_vocabulary",
+    "pipeline.parsed_rows:code_columns",
+    "pipeline.parsed_rows:code_counts",
     "pipeline.feature_transform:FeatureTransform.__init__",
     "pipeline.raw_rows:number_matrix",
     "pipeline.feature_transform:FeatureTransform.encode_table",
