@@ -221,7 +221,7 @@ def test_a_machine_without_a_compiler_says_so(tmp_path, monkeypatch):
 
 def test_the_export_check_asks_the_loader_and_judges_its_answer(layer_run: RunDirectory, tiny_data):
     from serving.export import serving_module
-    from serving.parity.checks import export_equality
+    from serving.parity.export_checks import ask, export_equality
 
     real, encoded = real_rows(tiny_data, 8)
     module = serving_module(layer_run)
@@ -241,10 +241,11 @@ def test_the_export_check_asks_the_loader_and_judges_its_answer(layer_run: RunDi
             return dict.fromkeys(by_signature, wrong)
 
     asked = Off(layer_run.path)
-    check = export_equality(module, layer_run.path / "export", real, encoded, loader=asked)
+    export = layer_run.path / "export"
+    (check,) = ask(export, [export_equality(module, export, real, encoded, loader=asked)])
     assert check.details["by_loader"]["c++"] == pytest.approx(0.01, abs=1e-4)
     assert check.passed is False
     skipped = loader.Loader(None, "no compiler here")
-    check = export_equality(module, layer_run.path / "export", real, encoded, loader=skipped)
+    (check,) = ask(export, [export_equality(module, export, real, encoded, loader=skipped)])
     assert check.passed
     assert check.details["c++ skipped"] == "no compiler here"
