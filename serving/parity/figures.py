@@ -38,7 +38,8 @@ def gap_figure(reports: Sequence[dict[str, Any]]) -> Any:
             axis.plot(sizes, values, "o-", label=f"{report['norm']} norm", color=colour)
         _bar(axis)
         axis.set(xscale="log", yscale="log", title=title, xlabel="batch size")
-        axis.set_xticks([1, 2, 7, 64, 512], ["1", "2", "7", "64", "512"])
+        ticks = [1, 2, 7, 64, 512, 1000]
+        axis.set_xticks(ticks, [str(t) for t in ticks], fontsize=8)
         axis.minorticks_off()
         axis.grid(alpha=0.25)
     axes[0].set_ylabel("largest |difference of logits|")
