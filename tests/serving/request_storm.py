@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import errno
 import http.client
 import json
 import os
@@ -238,14 +239,15 @@ def _socket(address: str, case: Case) -> tuple[str, np.ndarray | None, str]:
     """Sends, ends this side, reads to the end: the server must answer or close, not hang."""
     host, port = address.split(":")
     answer = b""
-    with (
-        contextlib.suppress(ConnectionError),  # cut off half way is an answer
-        socket.create_connection((host, int(port)), timeout=DEADLINE_S) as connection,
-    ):
-        connection.sendall(case.body)
-        connection.shutdown(socket.SHUT_WR)
-        while part := connection.recv(65536):
-            answer += part
+    with socket.create_connection((host, int(port)), timeout=DEADLINE_S) as connection:
+        try:
+            connection.sendall(case.body)
+            connection.shutdown(socket.SHUT_WR)
+            while part := connection.recv(65536):
+                answer += part
+        except OSError as error:  # cut off half way is an answer, before or after the last byte
+            if not isinstance(error, ConnectionError) and error.errno != errno.ENOTCONN:
+                raise
     words = answer.split(b"\r\n")[0].split(b" ")
     status = words[1].decode() if words[0].startswith(b"HTTP/") and len(words) > 1 else "closed"
     return status, None, answer[:300].decode("utf-8", "replace")

@@ -12,6 +12,7 @@ from pipeline.encoded import EncodedSpec, IdFeature
 from pipeline.errors import ConfigError
 from serving.parity import loader
 from serving.parity.batch_company import compositions, sweep
+from serving.parity.figures import company_figure, gap_figure
 from serving.parity.metric import metric_difference
 from serving.parity.norm_health import measure_batch_norm
 from serving.parity.replica import replica_equality
@@ -186,6 +187,15 @@ def test_runs_on_different_data_are_not_compared(layer_run):
 
 
 # ------------------------------------------------------------------------------ pictures
+
+
+def test_lines_run_from_left_to_right(layer_run, batch_run):
+    """parity.json is sorted as text: 1, 1000, 2, 512, ..."""
+    reports = [run.read_json("parity.json") for run in (layer_run, batch_run)]
+    for figure in (gap_figure(reports), company_figure(reports[1])):
+        lines = [line.get_xdata() for axis in figure.axes for line in axis.get_lines()]
+        assert max(map(len, lines)) > 4
+        assert all(list(x) == sorted(x) for x in lines)
 
 
 def test_the_page_shows_layer_beside_batch(layer_run, batch_run, tmp_path):
