@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ROWS ?= 200000
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format bench clean
+.PHONY: help install demo test test-all fuzz lint format bench clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -27,6 +27,9 @@ test: install  ## every default test
 
 test-all: install  ## the slow ones too
 	$(BIN)/python -m pytest -m "not gpu" --timeout=1800
+
+fuzz: install  ## 100,000 good and bad requests against the local server, 20,000 a process
+	@for seed in 0 1 2 3 4; do FUZZ_REQUESTS=20000 FUZZ_SEED=$$seed $(BIN)/python -m pytest -q -s tests/serving/test_local_server_storm.py || exit 1; done
 
 lint: install  ## ruff, mypy, import contracts
 	$(BIN)/ruff check .

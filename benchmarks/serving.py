@@ -1,12 +1,14 @@
 """Serving against its peers: one table of ratios, measured in one run.
 
-    python benchmarks/serving.py [--quick] [--long] [--out serving.json] [--workdir DIR]
+    python benchmarks/serving.py [--quick] [--long] [--only latency|scoring|load] [--out serving.json]
+                                 [--workdir DIR]
 
 Latency is `Session::Run` alone, timed inside TF Serving's own C++ loader (it is compiled first where
 that was not done): `compact` and `serving_default` against the bare model on encoded tensors, and
 against the usual design of one input, one StringLookup and one Embedding a feature. Then batch scoring
 against the bare SavedModel fed with ready matrices, and the local server under mixed load while
-versions change (30 s; --quick 15 s; --long 10 minutes), every answer checked.
+versions change (30 s; --quick 15 s; --long 10 minutes), every answer checked. `--only` measures one
+of the three. Progress goes to stderr.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from pipeline.data_directory import DataDirectory  # noqa: E402
 from pipeline.preprocess_config import PreprocessConfig  # noqa: E402
 from pipeline.schema import FeatureSchema  # noqa: E402
 
+PARTS = ("latency", "scoring", "load")
 TARGETS = {
     "compact / bare, batch 1": ("<=", 1.35),
     "compact / bare, batch 64": ("<=", 1.35),
@@ -189,9 +192,9 @@ def mixed_load(
 
 
 def ratios(found: dict[str, Any]) -> dict[str, float]:
-    """The figures of the issue."""
+    """What TARGETS judges, of the parts that were measured."""
     result = {}
-    us = found["latency"].get("median_us")
+    us = found.get("latency", {}).get("median_us")
     if us:
         for name in ("compact", "serving_default"):
             for size in ("1", "64"):
@@ -201,38 +204,47 @@ def ratios(found: dict[str, Any]) -> dict[str, float]:
         for size in ("1", "64"):
             name = f"compact / bare, batch {size}, fastest calls"
             result[name] = least["compact"][size] / least["bare"][size]
-    score = found["scoring"]
-    result["batch scoring / bare SavedModel on tensors, rows a second"] = (
-        score["score_rows_per_s"] / score["bare_rows_per_s"]
-    )
-    result["the same by processor time"] = (
-        score["score_rows_per_cpu_s"] / score["bare_rows_per_cpu_s"]
-    )
+    if "scoring" in found:
+        score = found["scoring"]
+        result["batch scoring / bare SavedModel on tensors, rows a second"] = (
+            score["score_rows_per_s"] / score["bare_rows_per_s"]
+        )
+        result["the same by processor time"] = (
+            score["score_rows_per_cpu_s"] / score["bare_rows_per_cpu_s"]
+        )
     return result
 
 
 def show(found: dict[str, Any]) -> str:
-    """The tables."""
+    """The tables of the parts that were measured."""
     rows = []
     for name, value in found["ratios"].items():
         sign, bar = TARGETS.get(name, ("", None))
         holds = bar is None or (value <= bar if sign == "<=" else value >= bar)
         met = "" if bar is None else "yes" if holds else "NO"
         rows.append([name, f"{value:.2f}", f"{sign} {bar}" if bar else "", met])
-    text = table(["ratio", "measured", "target", "met"], rows)
-    us = found["latency"].get("median_us")
-    if us:
-        lines = [[n, f"{v['1']:.0f}", f"{v['64']:.0f}"] for n, v in us.items()]
-        text += "\n" + table(["median Session::Run, us", "batch 1", "batch 64"], lines)
-    else:
-        text += f"\nlatency skipped: {found['latency']['skipped']}"
-    score, load = found["scoring"], found["server"]
-    text += (
-        f"\nbatch scoring: {score['score_rows_per_s']:,.0f} rows/s, the bare SavedModel "
-        f"{score['bare_rows_per_s']:,.0f} rows/s ({score['rows']:,} rows)"
-    )
-    figures = [[n.replace("_", " "), v] for n, v in load.items() if not isinstance(v, (list, dict))]
-    return text + "\n" + table(["local server, mixed load", ""], figures)
+    parts = [table(["ratio", "measured", "target", "met"], rows)] if rows else []
+    if "latency" in found:
+        us = found["latency"].get("median_us")
+        lines = [[n, f"{v['1']:.0f}", f"{v['64']:.0f}"] for n, v in (us or {}).items()]
+        parts.append(
+            table(["median Session::Run, us", "batch 1", "batch 64"], lines)
+            if us
+            else f"latency skipped: {found['latency']['skipped']}"
+        )
+    if "scoring" in found:
+        score = found["scoring"]
+        parts.append(
+            f"batch scoring: {score['score_rows_per_s']:,.0f} rows/s, the bare SavedModel "
+            f"{score['bare_rows_per_s']:,.0f} rows/s ({score['rows']:,} rows)"
+        )
+    if "server" in found:
+        load = found["server"]
+        figures = [
+            [n.replace("_", " "), v] for n, v in load.items() if not isinstance(v, (list, dict))
+        ]
+        parts.append(table(["local server, mixed load", ""], figures))
+    return "\n".join(parts)
 
 
 @contextlib.contextmanager
@@ -249,6 +261,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="smaller, for a look")
     parser.add_argument("--long", action="store_true", help="10 minutes of load on the server")
+    parser.add_argument("--only", choices=PARTS, help="measure this part alone")
     parser.add_argument("--out", default="serving.json")
     parser.add_argument("--workdir", help="keeps what was made; default: a temporary directory")
     arguments = parser.parse_args()
@@ -262,14 +275,18 @@ def main() -> None:
             "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
             "load_average_at_start": os.getloadavg()[0],
         }
-        calls = 300 if arguments.quick else 2000
-        found["latency"] = latency(data, runs[0], exports[0], workdir, calls)
-        say("batch scoring")
-        rows = 200_000 if arguments.quick else 1_000_000
-        found["scoring"] = scoring(data, exports[0], workdir, rows)
-        seconds = 600 if arguments.long else 15 if arguments.quick else 30
-        say(f"local server under load for {seconds} s")
-        found["server"] = mixed_load(data, exports, workdir, seconds)
+        parts = PARTS if arguments.only is None else (arguments.only,)
+        if "latency" in parts:
+            calls = 300 if arguments.quick else 2000
+            found["latency"] = latency(data, runs[0], exports[0], workdir, calls)
+        if "scoring" in parts:
+            say("batch scoring")
+            rows = 200_000 if arguments.quick else 1_000_000
+            found["scoring"] = scoring(data, exports[0], workdir, rows)
+        if "load" in parts:
+            seconds = 600 if arguments.long else 15 if arguments.quick else 30
+            say(f"local server under load for {seconds} s")
+            found["server"] = mixed_load(data, exports, workdir, seconds)
         found["ratios"] = ratios(found)
     Path(arguments.out).write_text(json.dumps(found, indent=1) + "\n")
     print(show(found))

@@ -32,11 +32,12 @@ from models.config import ModelConfig, parse_model_config
 from models.train_config import TrainConfig, parse_train_config
 from pipeline.encoded import EncodedSpec
 from pipeline.errors import ConfigError
+from pipeline.step_directory import write_atomically
 
 if TYPE_CHECKING:
     from models.zoo.base import CTRModel
 
-__all__ = ["RunDirectory", "run_fingerprint", "write_atomically"]
+__all__ = ["RunDirectory", "run_fingerprint"]
 
 
 def run_fingerprint(config: Mapping[str, Any], data_fingerprint: str) -> str:
@@ -45,21 +46,15 @@ def run_fingerprint(config: Mapping[str, Any], data_fingerprint: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes beside, syncs and renames: a reader sees the old bytes or the new, never a part.
+def _write(path: Path, content: str) -> None:
+    """`write_atomically`, for a reader who chose the directory.
 
     Raises:
         ConfigError: the directory cannot be written.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(beside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
+        write_atomically(path, content)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise _cannot_write(path, error) from None
 
 
@@ -124,7 +119,7 @@ class RunDirectory:
             "config": plain,
         }
         text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
-        write_atomically(path / "config.yaml", text.encode())
+        _write(path / "config.yaml", text)
         return cls(path, plain, data_fingerprint, str(data_path), fingerprint)
 
     @classmethod
@@ -182,7 +177,7 @@ class RunDirectory:
 
     def save_spec(self, spec: EncodedSpec) -> None:
         """Writes spec.json."""
-        write_atomically(self.path / "spec.json", spec.to_json().encode())
+        _write(self.path / "spec.json", spec.to_json())
 
     def write_json(self, name: str, value: Any) -> Path:
         """Writes metrics.json, calibration.json, parity.json and their like.
@@ -191,7 +186,7 @@ class RunDirectory:
             ValueError: a NaN or an infinity, which JSON cannot say.
         """
         text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False)
-        write_atomically(self.path / name, f"{text}\n".encode())
+        _write(self.path / name, f"{text}\n")
         return self.path / name
 
     def read_json(self, name: str) -> Any:
@@ -209,7 +204,7 @@ class RunDirectory:
     def write_history(self, epochs: Iterable[Mapping[str, Any]]) -> None:
         """Writes history.jsonl anew: a resumed run repeats no line."""
         lines = "".join(json.dumps(epoch, sort_keys=True) + "\n" for epoch in epochs)
-        write_atomically(self.path / "history.jsonl", lines.encode())
+        _write(self.path / "history.jsonl", lines)
 
     def read_history(self) -> list[dict[str, Any]]:
         """One dict an epoch; [] before the first one ended."""
@@ -277,7 +272,7 @@ class RunDirectory:
 
     def finish(self) -> None:
         """Writes _SUCCESS: every step of the run is done."""
-        write_atomically(self.path / "_SUCCESS", f"{self.fingerprint}\n".encode())
+        _write(self.path / "_SUCCESS", f"{self.fingerprint}\n")
 
     @property
     def is_finished(self) -> bool:

@@ -135,14 +135,22 @@ def make_writable(directory: Path) -> None:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes beside, syncs, renames: readers see the old content or the new, never a part."""
+    """Writes beside, syncs, renames: readers see the old content or the new, never a part.
+
+    Raises:
+        OSError: the directory cannot be written; nothing is left behind then.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     data = content.encode() if isinstance(content, str) else content
-    with open(beside, "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.rename(beside, path)
+    try:
+        with open(beside, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(beside, path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def sync_tree(directory: Path) -> None:

@@ -12,22 +12,24 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jobs.progress import say
 from serving.client import PredictClient
 from serving.parity.rows import RawRows
 
 ROOT = Path(__file__).resolve().parents[2]
-SWAP_EVERY_S, NEAR_SWAP_S = 6.0, 3.0
+SWAP_EVERY_S, NEAR_SWAP_S, SAY_EVERY_S = 6.0, 3.0, 30.0
 BATCH_SIZES = (1, 1, 1, 16, 64)
 
 
 @contextlib.contextmanager
-def served(models_dir: Path) -> Iterator[tuple[str, str]]:
-    """(gRPC address, REST address) of a server that has a version live."""
+def served(models_dir: Path) -> Iterator[tuple[str, str, Callable[[], float]]]:
+    """(gRPC address, REST address, its resident MB now) of a server that has a version live."""
     ports = []
     for _ in range(2):
         with socket.socket() as probe:
@@ -47,10 +49,16 @@ def served(models_dir: Path) -> Iterator[tuple[str, str]]:
                         if json.load(answer)["model_version_status"][0]["state"] == "AVAILABLE":
                             break
                 time.sleep(0.2)
-            yield f"127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}"
+            memory = partial(_resident_mb, server.pid)
+            yield f"127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}", memory
         finally:
             server.terminate()
             server.wait(timeout=60)
+
+
+def _resident_mb(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
 
 
 def run_load(
@@ -96,12 +104,15 @@ def run_load(
                 name = next(iter(names))
                 name = name.encode() if isinstance(name, str) else name
                 seen.add(name)
+                if name not in expected:
+                    wrong.append(float("inf"))  # nobody published this version
+                    continue
                 truth = expected[name][start : start + size]
                 gap = float(np.abs(answer["logit"] - truth).max())
                 if len(names) != 1 or not gap <= 1e-5:
                     wrong.append(gap)
 
-    with served(models_dir) as (grpc_address, rest_address):
+    with served(models_dir) as (grpc_address, rest_address, memory_mb):
         threads = [
             threading.Thread(target=caller, args=(address, protocol, seed))
             for seed, (address, protocol) in enumerate(
@@ -112,10 +123,19 @@ def run_load(
         for thread in threads:
             thread.start()
         turn = 0
+        told_s, resident_mb = started_s, []
         while time.monotonic() - started_s < seconds:
             time.sleep(min(SWAP_EVERY_S, seconds / 3))
             turn += 1
             publish(turn)
+            resident_mb.append(memory_mb())
+            if time.monotonic() - told_s >= SAY_EVERY_S:
+                told_s = time.monotonic()
+                say(
+                    f"load: {told_s - started_s:.0f} of {seconds:.0f} s, {len(calls):,} answers, "
+                    f"{len(errors)} errors, {len(wrong)} wrong scores, {turn} versions published, "
+                    f"the server has {resident_mb[-1]:.0f} MB"
+                )
         took_s = time.monotonic() - started_s
         stop.set()
         for thread in threads:
@@ -133,6 +153,8 @@ def run_load(
         "wrong_scores": len(wrong),
         "swaps": len(swaps),
         "versions_seen": len(seen),
+        "resident_mb_after_the_first_swap": resident_mb[0],
+        "resident_mb_at_the_end": resident_mb[-1],
         "p50_ms": float(np.percentile(ms, 50)),
         "p99_ms": float(np.percentile(ms, 99)),
         "p99_across_a_swap_ms": float(np.percentile(ms[near], 99)) if near.any() else None,

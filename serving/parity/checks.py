@@ -9,17 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from models.zoo.base import CTRModel
-from serving.parity.fresh_process import score_in_fresh_process
-from serving.parity.loader import Loader
-from serving.parity.rows import RawRows
-from serving.signatures import ServingModule
 
 __all__ = [
     "BATCH_SIZES",
@@ -27,14 +22,12 @@ __all__ = [
     "Check",
     "batch_served",
     "batch_trained",
-    "export_equality",
     "frozen_batch_statistics",
     "mode",
-    "transform_equality",
 ]
 
 LOGIT_BAR = 1e-5
-BATCH_SIZES = (2, 7, 64, 512)
+BATCH_SIZES = (2, 7, 64, 512, 1000)
 _Encoded = Mapping[str, np.ndarray]
 
 
@@ -205,110 +198,3 @@ def _batch_gaps(
         found = _in_batches(logits_of, encoded, size, seed)
         gaps[str(size)] = _largest(found[rows], single)
     return gaps
-
-
-def transform_equality(
-    module: ServingModule,
-    export_dir: Path,
-    real: RawRows,
-    beam_encoded: _Encoded,
-    hostile: RawRows,
-) -> Check:
-    """Beam's tensors against the exported graph's, bit by bit, at batch 1, 7 and whole.
-
-    Real rows are compared with the bytes that the Beam job wrote; hostile ones with the transform
-    as a Beam worker calls it.
-    """
-    keys = [k for k in beam_encoded if k not in ("label", "weight", "carry")]
-    expected = {"real": {k: beam_encoded[k] for k in keys}}
-    expected["hostile"] = module.transform.encode_numpy(
-        hostile.numbers, hostile.texts, hostile.images
-    )
-    requests, places = [], []
-    for name, rows in (("real", real), ("hostile", hostile)):
-        for size, limit in ((1, 64), (7, 140), (len(rows), len(rows))):
-            for start in range(0, min(limit, len(rows)), size):
-                part = slice(start, min(start + size, len(rows)))
-                requests.append(("encode", rows.take(part).compact()))
-                places.append((name, size, part))
-    answers = score_in_fresh_process(export_dir, requests)
-    differing: dict[str, int] = {}
-    for (name, size, part), answer in zip(places, answers, strict=True):
-        label = f"{name}, batch {size}"
-        wrong = sum(_bits_differ(answer[k], expected[name][k][part]) for k in keys)
-        differing[label] = differing.get(label, 0) + wrong
-    return Check(
-        "transform",
-        f"Beam's tensors against the export's, bit by bit: {len(real)} real and {len(hostile)} "
-        "hostile rows; value = elements that differ",
-        float(sum(differing.values())),
-        0.0,
-        {"differing": differing},
-    )
-
-
-def _bits_differ(a: np.ndarray, b: np.ndarray) -> int:
-    """Elements whose bits differ; every element when the shapes or types do."""
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return max(a.size, b.size, 1)
-    a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
-    return (
-        int(
-            (a.view(np.uint8).reshape(a.size, -1) != b.view(np.uint8).reshape(b.size, -1))
-            .any(1)
-            .sum()
-        )
-        if a.size
-        else 0
-    )
-
-
-def export_equality(
-    module: ServingModule,
-    export_dir: Path,
-    real: RawRows,
-    beam_encoded: _Encoded,
-    *,
-    loader: Loader | None = None,
-) -> Check:
-    """Keras in memory on Beam's tensors against the SavedModel on the raw rows, in a fresh process.
-
-    With a `loader` also against TF Serving's own, in a process without Python.
-    """
-    raw_logits = _logit_function(module.model, training=False)(beam_encoded)
-    expected = np.asarray(module.calibration.logits(tf.constant(raw_logits)))
-    forms: dict[str, Callable[[RawRows], dict[str, np.ndarray]]] = {
-        "serving_default": RawRows.by_name,
-        "compact": RawRows.compact,
-        "serialized_examples": RawRows.examples,
-    }
-    requests, places = [], []
-    for name, form in forms.items():
-        for size in (1, 7, len(real)):
-            for start in range(0, min(len(real), 32 * size), size):
-                part = slice(start, min(start + size, len(real)))
-                requests.append((name, form(real.take(part))))
-                places.append((name, part))
-    answers = score_in_fresh_process(export_dir, requests)
-    by_signature: dict[str, float] = {}
-    wrong_probability = 0.0
-    for (name, part), answer in zip(places, answers, strict=True):
-        gap = _largest(answer["logit"], expected[part])
-        by_signature[name] = max(by_signature.get(name, 0.0), gap)
-        sigmoid = 1 / (1 + np.exp(-answer["logit"].astype(np.float64)))
-        wrong_probability = max(wrong_probability, _largest(answer["probability"], sigmoid))
-    by_loader = {"python session": max(by_signature.values())}
-    details: dict[str, Any] = {"by_signature": by_signature, "rows": len(real)}
-    if loader is not None and loader.binary is not None:
-        given = {name: form(real) for name, form in forms.items()}
-        gaps = [_largest(found, expected) for found in loader.logits(export_dir, given).values()]
-        by_loader["c++"] = max(gaps)
-    elif loader is not None:
-        details["c++ skipped"] = loader.reason
-    return Check(
-        "export",
-        "Keras in memory against the SavedModel in a fresh process, through TF Serving's loader",
-        max(*by_signature.values(), *by_loader.values(), wrong_probability),
-        LOGIT_BAR,
-        {**details, "by_loader": by_loader},
-    )

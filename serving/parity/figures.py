@@ -18,6 +18,11 @@ def named_check(report: Mapping[str, Any], name: str) -> dict[str, Any] | None:
     return next((c for c in report["checks"] if c["name"] == name), None)
 
 
+def _by_number(values: Mapping[str, Any]) -> dict[str, Any]:
+    """By rising key: parity.json is sorted as text, and a line would run to and fro."""
+    return {key: values[key] for key in sorted(values, key=float)}
+
+
 def gap_figure(reports: Sequence[dict[str, Any]]) -> Any:
     """Largest difference of logits against batch size, one line a run, both modes."""
     from matplotlib.figure import Figure
@@ -31,14 +36,15 @@ def gap_figure(reports: Sequence[dict[str, Any]]) -> Any:
         for report in reports:
             check = named_check(report, name)
             assert check is not None
-            by_size = check["details"]["by_batch_size"]
+            by_size = _by_number(check["details"]["by_batch_size"])
             sizes = [int(s) for s in by_size]
             values = [max(float(v), _FLOOR) for v in by_size.values()]  # "inf" is text
             colour = _COLOURS.get(report["norm"])
             axis.plot(sizes, values, "o-", label=f"{report['norm']} norm", color=colour)
         _bar(axis)
         axis.set(xscale="log", yscale="log", title=title, xlabel="batch size")
-        axis.set_xticks([1, 2, 7, 64, 512], ["1", "2", "7", "64", "512"])
+        ticks = [1, 2, 7, 64, 512, 1000]
+        axis.set_xticks(ticks, [str(t) for t in ticks], fontsize=8)
         axis.minorticks_off()
         axis.grid(alpha=0.25)
     axes[0].set_ylabel("largest |difference of logits|")
@@ -63,7 +69,7 @@ def company_figure(report: Mapping[str, Any], others: Sequence[Mapping[str, Any]
     by_size, by_composition, by_rate = figure.subplots(1, 3, width_ratios=(1, 1.15, 1))
     colour = _COLOURS["batch"]
     for series, shade in (("as trained", colour), ("re-estimated", _FADED)):
-        sizes = details["by_batch_size"]
+        sizes = _by_number(details["by_batch_size"])
         by_size.plot(
             [int(s) for s in sizes],
             [max(v[series]["largest"], _FLOOR) for v in sizes.values()],
@@ -71,7 +77,7 @@ def company_figure(report: Mapping[str, Any], others: Sequence[Mapping[str, Any]
             color=shade,
             label=f"batch norm, {_SIZES[series]}",
         )
-        rates = details["by_base_rate_factor"]
+        rates = _by_number(details["by_base_rate_factor"])
         by_rate.plot(
             [float(f) for f in rates],
             [v[series]["shift"] for v in rates.values()],
@@ -157,6 +163,7 @@ def metric_figure(report: Mapping[str, Any]) -> Any:
         axis.errorbar([middle], [0], xerr=[[middle - low], [high - middle]], fmt="o", capsize=4)
         axis.axvline(0.0, color="#333", linewidth=0.8)
         axis.set(title=f"difference in {name.replace('_', ' ')}", yticks=[])
+        axis.locator_params(axis="x", nbins=4)
         axis.tick_params(axis="x", labelsize=8)
     return figure
 

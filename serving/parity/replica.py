@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 from models.run_directory import RunDirectory
 from pipeline.errors import ClickparityError
 from serving.parity.checks import LOGIT_BAR, Check, _largest
+from serving.parity.child_process import why_failed
 
 __all__ = ["replica_equality"]
 
@@ -57,29 +56,16 @@ def replica_equality(run: RunDirectory, encoded: Mapping[str, np.ndarray]) -> Ch
 
 def _step(run: RunDirectory, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
-    environment = {
-        **os.environ,
-        "PYTHONPATH": path,
-        "TF_CPP_MIN_LOG_LEVEL": "2",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
     with tempfile.TemporaryDirectory() as scratch:
         asked, answered = Path(scratch) / "rows.npz", Path(scratch) / "answer.npz"
         np.savez(asked, **rows)  # type: ignore[arg-type]
-        command = [sys.executable, "-m", "serving.parity.replica_process"]
-        done = subprocess.run(
-            [*command, str(run.path.resolve()), str(asked), str(answered)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_S,
-            check=False,
+        module = ["-m", "serving.parity.replica_process"]
+        reason = why_failed(
+            [*module, str(run.path.resolve()), str(asked), str(answered)],
+            timeout_s=_TIMEOUT_S,
+            environment={"PYTHONPATH": path},
         )
-        if done.returncode != 0:
-            lines = [line for line in done.stderr.splitlines() if line.strip()]
-            raise ClickparityError(
-                "the run must train a step on one and on two replicas",
-                lines[-1][:500] if lines else f"exit {done.returncode}",
-            )
+        if reason is not None:
+            raise ClickparityError("the run must train a step on one and on two replicas", reason)
         with np.load(answered) as arrays:
             return dict(arrays)

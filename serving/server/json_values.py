@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from serving.server.tensors import MAX_RANK, dtype_name, numpy_dtype
 
 __all__ = ["JsonColumn", "decode_base64", "is_base64_object", "is_object"]
 
-_BASE64 = re.compile(r"[A-Za-z0-9+/\s]*={0,2}\s*")
+_BASE64 = re.compile(r"(?P<digits>[A-Za-z0-9+/\s]*)(?P<padding>[=.\s]*)", re.ASCII)
 
 
 @dataclass
@@ -156,7 +155,9 @@ def is_object(value: JsonValue) -> bool:
 
 
 def decode_base64(value: dict[str, JsonValue]) -> bytes:
-    """The bytes of a `{"b64": ...}` object; padding may be missing, as absl allows.
+    """The bytes of a `{"b64": ...}` object, by the rules of absl's Base64Unescape.
+
+    Padding is whole or missing, may be dots, and white space may stand anywhere.
 
     Raises:
         ServingError: INVALID_ARGUMENT for another object or a text that is not base64.
@@ -164,13 +165,12 @@ def decode_base64(value: dict[str, JsonValue]) -> bytes:
     text = value.get("b64")
     if not is_base64_object(value) or not isinstance(text, str):
         raise format_error(value, "not formatted correctly for base64 data")
-    if _BASE64.fullmatch(text):
-        text = "".join(text.split()).rstrip("=")
-        with_padding = text + "=" * (-len(text) % 4)
-        try:
-            return base64.b64decode(with_padding, validate=True)
-        except binascii.Error:
-            pass
+    match = _BASE64.fullmatch(text)
+    if match is not None:
+        digits, padding = ("".join(match[part].split()) for part in ("digits", "padding"))
+        missing = -len(digits) % 4
+        if missing < 3 and len(padding) in (0, missing):  # a single digit is no byte
+            return base64.b64decode(digits + "=" * missing)
     raise invalid_argument("Unable to base64 decode")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from serving.export import build_export, serving_module
 from serving.manifest import verify_manifest
 from serving.parity.fresh_process import score_in_fresh_process
 from serving.parity.rows import RawRows, hostile_rows, real_rows
+from serving.server.servable import Servable
+from serving.server.status import ServingError
 from serving.signatures import SIGNATURES, ServingModule
 
 OPS = Path(__file__).with_name("serving_ops.txt")
@@ -246,12 +249,50 @@ def test_a_large_vocabulary_is_not_in_the_graph(tmp_path: Path) -> None:
     graph = (tmp_path / "e" / "saved_model.pb").read_bytes()
     assert len(graph) < 300_000
     assert b"value-000123" not in graph
+    # Keys, ids (8 bytes each) and two float32 of embedding a row, once; the layers are small.
+    data = sum(f.stat().st_size for f in (tmp_path / "e" / "variables").glob("variables.data-*"))
+    assert 50_000 * 24 <= data < 50_000 * 24 + 60_000
+    assert not list((tmp_path / "e" / "assets").glob("*"))
     texts = np.array([[values[0]], [values[49_999]], [b"unseen"], [b""]], object)
     (answer,) = score_in_fresh_process(tmp_path / "e", [("encode", {"texts": texts})])
     assert answer["ids"][:, 0].tolist() == [2, 50_001, 1, 0]
 
 
 # ------------------------------------------------------------------------------- what it refuses
+
+
+@pytest.fixture(scope="module")
+def servable(layer_run) -> Iterator[Servable]:
+    """The export in a session, which looks at no shape, as in TF Serving."""
+    opened = Servable("ctr", 1, str(layer_run.path / "export"))
+    yield opened
+    opened.retire()
+
+
+@pytest.mark.parametrize("signature", ["compact", "encode"])
+@pytest.mark.parametrize("matrix", ["numbers", "texts"])
+@pytest.mark.parametrize("columns", ["one", "one too few", "one too many", "none"])
+def test_a_matrix_of_another_width_is_not_scored(
+    signature: str, matrix: str, columns: str, servable: Servable, answers: Answers
+) -> None:
+    """Of one column it would be broadcast, of one too many the last be ignored."""
+    inputs = answers.real.take(slice(0, 4)).compact()
+    width = inputs[matrix].shape[1]
+    taken = {"one": 1, "one too few": width - 1, "one too many": width + 1, "none": 0}[columns]
+    inputs[matrix] = np.resize(inputs[matrix], (4, taken))
+    with pytest.raises(ServingError, match="INVALID_ARGUMENT") as refused:
+        servable.predict_arrays(signature, inputs)
+    assert f"[?,{width}]" in refused.value.message
+
+
+def test_columns_of_another_rank_are_not_scored(servable: Servable, answers: Answers) -> None:
+    inputs = answers.real.take(slice(0, 4)).by_name()
+    for changed in (
+        {name: values[:, None] for name, values in inputs.items()},
+        {name: np.array(values[0], values.dtype) for name, values in inputs.items()},
+    ):
+        with pytest.raises(ServingError, match="INVALID_ARGUMENT"):
+            servable.predict_arrays("serving_default", changed)
 
 
 def test_a_run_whose_data_is_gone_keeps_its_export(layer_run, copy_of, tmp_path: Path) -> None:

@@ -101,6 +101,14 @@ def test_nested_lists_text_and_bytes(served: Served) -> None:
     assert row == {"ids": [1, -(2**63)], "text": 'é"\\\n', "raw_bytes": {"b64": "w6kiXAo="}}
 
 
+@pytest.mark.parametrize("text", ["YQ==", "YQ", "YQ..", " Y Q\n= =", "YQ=."])
+def test_base64_as_absl_reads_it(served: Served, text: str) -> None:
+    """Padding whole or missing, with dots for it too, and white space anywhere."""
+    body = {"signature_name": "echo", "inputs": {"ids": [[1, 2]], "raw": [{"b64": text}]}}
+    status, answer = served.post(body)
+    assert (status, json.loads(answer)["outputs"]["text"]) == (200, ["a"])
+
+
 def test_numbers_are_written_so_that_float32_comes_back(served: Served) -> None:
     prices = np.random.default_rng(0).lognormal(0, 20, 200).astype(np.float32)
     body = {"signature_name": "one_to_one", "inputs": [float(price) for price in prices]}

@@ -123,10 +123,13 @@ BAD_REST = {
         {"inputs": {"price": [{"b64": "YQ=="}], "city": ["a"]}},
         'JSON Value: {\n    "b64": "YQ=="\n} Type: Object is not of expected type: float',
     ),
-    "no base64": (
-        {"inputs": {"price": [1], "city": [{"b64": "!"}]}},
-        "Unable to base64 decode",
-    ),
+    **{
+        f"no base64: {text!r}": (
+            {"inputs": {"price": [1], "city": [{"b64": text}]}},
+            "Unable to base64 decode",
+        )
+        for text in ("!", "Y", "YQ=", "YWI==", "YWJj=", "=", "YQ=\u00a0=")
+    },
     "an object that is no bytes": (
         {"inputs": {"price": [1], "city": [{"b65": "YQ=="}]}},
         'JSON Value: {\n    "b65": "YQ=="\n} not formatted correctly for base64 data',

@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError, GateError
 from pipeline.feature_transform import FeatureTransform
 from serving.export import serving_module
 from serving.manifest import write_manifest
-from serving.parity import checks
+from serving.parity import checks, export_checks
 from serving.parity.checks import Check
 from serving.parity.fresh_process import score_in_fresh_process
 from serving.parity.report import write_report
@@ -53,9 +53,14 @@ def test_a_layer_norm_run_holds_every_bar(layer_run) -> None:
         assert found[name]["passed"] is True
         assert found[name]["value"] <= bar
     assert found["mode"]["value"] == 0
-    assert set(found["batch, served"]["details"]["by_batch_size"]) == {"2", "7", "64", "512"}
+    assert set(found["batch, served"]["details"]["by_batch_size"]) == {
+        "2", "7", "64", "512", "1000"
+    }  # fmt: skip
     assert set(found["export"]["details"]["by_signature"]) == {
         "serving_default", "compact", "serialized_examples"
+    }  # fmt: skip
+    assert set(found["export"]["details"]["by_batch_size"]) == {
+        "1", "2", "7", "64", "512", "1000"
     }  # fmt: skip
     assert set(found["server"]["details"]["by_protocol"]) == {"grpc", "rest"}
     assert check_gate(layer_run, None)["run"] == layer_run.fingerprint
@@ -70,7 +75,7 @@ def test_a_batch_norm_run_is_measured_and_reported(batch_run) -> None:
         assert found[name]["value"] > 1e-3
     gaps = found["batch, trained"]["details"]["by_batch_size"]
     assert found["batch, trained"]["value"] == gaps["64"]
-    assert set(gaps) == {"1", "2", "7", "64", "512"}
+    assert set(gaps) == {"1", "2", "7", "64", "512", "1000"}
     # What it serves does not depend on the company of a row all the same.
     for name in ("batch, served", "transform", "export", "server"):
         assert found[name]["passed"] is True
@@ -131,12 +136,12 @@ def test_a_transform_skewed_by_a_hair_is_caught(
         return answer
 
     def check() -> Check:
-        nowhere = Path("unused")
-        return checks.transform_equality(module, nowhere, real, encoded, hostile)
+        asked = export_checks.transform_equality(module, real, encoded, hostile)
+        return export_checks.ask(Path("unused"), [asked])[0]
 
-    monkeypatch.setattr(checks, "score_in_fresh_process", answers_of(module.transform))
+    monkeypatch.setattr(export_checks, "score_in_fresh_process", answers_of(module.transform))
     assert check().value == 0
-    monkeypatch.setattr(checks, "score_in_fresh_process", answers_of(skewed))
+    monkeypatch.setattr(export_checks, "score_in_fresh_process", answers_of(skewed))
     found = check()
     assert found.passed is False
     assert all(found.details["differing"][f"real, batch {n}"] for n in (1, 7, 64))
@@ -201,10 +206,10 @@ def test_a_bar_is_not_held_by_what_is_no_number() -> None:
 
 def test_bits_are_compared_not_values() -> None:
     same = np.array([0.0, np.nan, 1.0], np.float32)
-    assert checks._bits_differ(same, same.copy()) == 0
-    assert checks._bits_differ(same, np.array([-0.0, np.nan, 1.0], np.float32)) == 1
-    assert checks._bits_differ(same, same.astype(np.float64)) == 3
-    assert checks._bits_differ(same, same[:2]) == 3
+    assert export_checks._bits_differ(same, same.copy()) == 0
+    assert export_checks._bits_differ(same, np.array([-0.0, np.nan, 1.0], np.float32)) == 1
+    assert export_checks._bits_differ(same, same.astype(np.float64)) == 3
+    assert export_checks._bits_differ(same, same[:2]) == 3
 
 
 def test_an_export_that_needs_this_project_fails(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pipeline.encoded import EncodedSpec, IdFeature
 from pipeline.errors import ConfigError
 from serving.parity import loader
 from serving.parity.batch_company import compositions, sweep
+from serving.parity.figures import company_figure, gap_figure
 from serving.parity.metric import metric_difference
 from serving.parity.norm_health import measure_batch_norm
 from serving.parity.replica import replica_equality
@@ -188,6 +189,15 @@ def test_runs_on_different_data_are_not_compared(layer_run):
 # ------------------------------------------------------------------------------ pictures
 
 
+def test_lines_run_from_left_to_right(layer_run, batch_run):
+    """parity.json is sorted as text: 1, 1000, 2, 512, ..."""
+    reports = [run.read_json("parity.json") for run in (layer_run, batch_run)]
+    for figure in (gap_figure(reports), company_figure(reports[1])):
+        lines = [line.get_xdata() for axis in figure.axes for line in axis.get_lines()]
+        assert max(map(len, lines)) > 4
+        assert all(list(x) == sorted(x) for x in lines)
+
+
 def test_the_page_shows_layer_beside_batch(layer_run, batch_run, tmp_path):
     reports = [run.read_json("parity.json") for run in (layer_run, batch_run)]
     reports[0]["checks"].append(metric_difference(layer_run, batch_run).to_json())
@@ -221,7 +231,7 @@ def test_a_machine_without_a_compiler_says_so(tmp_path, monkeypatch):
 
 def test_the_export_check_asks_the_loader_and_judges_its_answer(layer_run: RunDirectory, tiny_data):
     from serving.export import serving_module
-    from serving.parity.checks import export_equality
+    from serving.parity.export_checks import ask, export_equality
 
     real, encoded = real_rows(tiny_data, 8)
     module = serving_module(layer_run)
@@ -241,10 +251,11 @@ def test_the_export_check_asks_the_loader_and_judges_its_answer(layer_run: RunDi
             return dict.fromkeys(by_signature, wrong)
 
     asked = Off(layer_run.path)
-    check = export_equality(module, layer_run.path / "export", real, encoded, loader=asked)
+    export = layer_run.path / "export"
+    (check,) = ask(export, [export_equality(module, export, real, encoded, loader=asked)])
     assert check.details["by_loader"]["c++"] == pytest.approx(0.01, abs=1e-4)
     assert check.passed is False
     skipped = loader.Loader(None, "no compiler here")
-    check = export_equality(module, layer_run.path / "export", real, encoded, loader=skipped)
+    (check,) = ask(export, [export_equality(module, export, real, encoded, loader=skipped)])
     assert check.passed
     assert check.details["c++ skipped"] == "no compiler here"

@@ -1,0 +1,167 @@
+"""The checks of the exported bytes, in a fresh process: the transform bit by bit, and the logits.
+
+A check here is a question, `Asked`: what it wants to know of the export, and how it judges the answers.
+`ask` puts several to one process, because to start TensorFlow costs seconds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from serving.parity.checks import BATCH_SIZES, LOGIT_BAR, Check, _largest, _logit_function
+from serving.parity.fresh_process import Request, score_in_fresh_process
+from serving.parity.loader import Loader
+from serving.parity.rows import RawRows
+from serving.signatures import ServingModule
+
+__all__ = ["Asked", "ask", "export_equality", "transform_equality"]
+
+_Encoded = Mapping[str, np.ndarray]
+Answers = Sequence[Mapping[str, np.ndarray]]
+_MAX_REQUESTS = 32
+"""Of a batch size and signature: the first rows stand for the others."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """Requests to an export, and the check that their answers make.
+
+    Attributes:
+        requests: (signature, inputs) of each.
+        judge: the answers, in the same order -> the check.
+    """
+
+    requests: list[Request]
+    judge: Callable[[Answers], Check]
+
+
+def ask(export_dir: Path, asked: Sequence[Asked]) -> list[Check]:
+    """The checks of several questions, answered by one fresh process.
+
+    Raises:
+        GateError: the export does not load or does not run there.
+    """
+    answers = score_in_fresh_process(export_dir, [r for each in asked for r in each.requests])
+    checks, start = [], 0
+    for each in asked:
+        checks.append(each.judge(answers[start : start + len(each.requests)]))
+        start += len(each.requests)
+    return checks
+
+
+def transform_equality(
+    module: ServingModule, real: RawRows, beam_encoded: _Encoded, hostile: RawRows
+) -> Asked:
+    """Beam's tensors against the exported graph's, bit by bit, at batch 1, 7 and whole.
+
+    Real rows are compared with the bytes that the Beam job wrote; hostile ones with the transform
+    as a Beam worker calls it.
+    """
+    keys = [k for k in beam_encoded if k not in ("label", "weight", "carry")]
+    expected = {"real": {k: beam_encoded[k] for k in keys}}
+    expected["hostile"] = module.transform.encode_numpy(
+        hostile.numbers, hostile.texts, hostile.images
+    )
+    requests: list[Request] = []
+    places: list[tuple[str, int, slice]] = []
+    for name, rows in (("real", real), ("hostile", hostile)):
+        for size, limit in ((1, 64), (7, 140), (len(rows), len(rows))):
+            for start in range(0, min(limit, len(rows)), size):
+                part = slice(start, min(start + size, len(rows)))
+                requests.append(("encode", rows.take(part).compact()))
+                places.append((name, size, part))
+
+    def judge(answers: Answers) -> Check:
+        differing: dict[str, int] = {}
+        for (name, size, part), answer in zip(places, answers, strict=True):
+            label = f"{name}, batch {size}"
+            wrong = sum(_bits_differ(answer[k], expected[name][k][part]) for k in keys)
+            differing[label] = differing.get(label, 0) + wrong
+        return Check(
+            "transform",
+            f"Beam's tensors against the export's, bit by bit: {len(real)} real and {len(hostile)} "
+            "hostile rows; value = elements that differ",
+            float(sum(differing.values())),
+            0.0,
+            {"differing": differing},
+        )
+
+    return Asked(requests, judge)
+
+
+def _bits_differ(a: np.ndarray, b: np.ndarray) -> int:
+    """Elements whose bits differ; every element when the shapes or types do."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return max(a.size, b.size, 1)
+    if not a.size:
+        return 0
+    a, b = (np.ascontiguousarray(x).view(np.uint8).reshape(x.size, -1) for x in (a, b))
+    return int((a != b).any(axis=1).sum())
+
+
+def export_equality(
+    module: ServingModule,
+    export_dir: Path,
+    real: RawRows,
+    beam_encoded: _Encoded,
+    *,
+    loader: Loader | None = None,
+) -> Asked:
+    """Keras in memory on Beam's tensors against the SavedModel on the raw rows, in a fresh process.
+
+    Every signature is asked at batch 1 and at `BATCH_SIZES`. With a `loader` also TF Serving's own is
+    asked, in a process without Python.
+    """
+    raw_logits = _logit_function(module.model, training=False)(beam_encoded)
+    expected = np.asarray(module.calibration.logits(tf.constant(raw_logits)))
+    forms: dict[str, Callable[[RawRows], dict[str, np.ndarray]]] = {
+        "serving_default": RawRows.by_name,
+        "compact": RawRows.compact,
+        "serialized_examples": RawRows.examples,
+    }
+    sizes = sorted({min(size, len(real)) for size in (1, *BATCH_SIZES)})
+    requests: list[Request] = []
+    places: list[tuple[str, int, slice]] = []
+    for name, form in forms.items():
+        for size in sizes:
+            for start in range(0, len(real) - size + 1, size)[:_MAX_REQUESTS]:
+                part = slice(start, start + size)
+                requests.append((name, form(real.take(part))))
+                places.append((name, size, part))
+
+    def judge(answers: Answers) -> Check:
+        by_signature, by_size = dict.fromkeys(forms, 0.0), dict.fromkeys(map(str, sizes), 0.0)
+        wrong_probability = 0.0
+        for (name, size, part), answer in zip(places, answers, strict=True):
+            gap = _largest(answer["logit"], expected[part])
+            by_signature[name] = max(by_signature[name], gap)
+            by_size[str(size)] = max(by_size[str(size)], gap)
+            sigmoid = 1 / (1 + np.exp(-answer["logit"].astype(np.float64)))
+            wrong_probability = max(wrong_probability, _largest(answer["probability"], sigmoid))
+        by_loader = {"python session": max(by_signature.values())}
+        details: dict[str, Any] = {
+            "by_signature": by_signature,
+            "by_batch_size": by_size,
+            "rows": len(real),
+        }
+        if loader is not None and loader.binary is not None:
+            given = {name: form(real) for name, form in forms.items()}
+            found = loader.logits(export_dir, given).values()
+            by_loader["c++"] = max(_largest(logits, expected) for logits in found)
+        elif loader is not None:
+            details["c++ skipped"] = loader.reason
+        return Check(
+            "export",
+            "Keras in memory against the SavedModel in a fresh process, through TF Serving's loader",
+            max(*by_loader.values(), wrong_probability),
+            LOGIT_BAR,
+            {**details, "by_loader": by_loader},
+        )
+
+    return Asked(requests, judge)
