@@ -1,6 +1,7 @@
 """Training steps against peers, vocabulary, floor and reader: ratios, paired, measured in one run.
 
-    python benchmarks/training.py [--quick] [--out training.json] [--quality DATA_DIR]
+    python benchmarks/training.py [--quick] [--out training.json]
+    python benchmarks/training.py --only quality --quality DATA_DIR [--work DIR] [--seeds 3]
 
 Every engine is a process of its own on two threads. Two that are compared take turns, some steps
 each, and the ratio of each turn gives one sample: what else the machine does hits both. Printed are
@@ -13,8 +14,11 @@ the geometric mean and its 95 % interval. Peers want environments of their own:
     CLICKPARITY_DEEPCTR_PYTHON=deepctr/bin/python CLICKPARITY_TORCH_PYTHON=torch/bin/python \
         python benchmarks/training.py
 
+Where a ratio is missed, the operations that our step's time went to follow the table.
+
 --quality trains the row-sparse optimizers and dense Adam on a preprocessed synthetic log with paired
-seeds and compares their test AUC; it takes long.
+seeds and compares their test AUC (peers/training_quality.py); it takes long. With --work what was
+trained is kept, and the same command goes on from there.
 """
 
 from __future__ import annotations
@@ -37,6 +41,7 @@ ROOT = HERE.parent
 sys.path[:0] = [str(ROOT), str(HERE / "peers")]
 
 from train_steps import DIM, FIELDS, NUMERICS, make_rows  # noqa: E402
+from training_quality import compare_quality, quality_table  # noqa: E402
 
 from jobs.tables import table  # noqa: E402
 
@@ -104,6 +109,14 @@ class Engine:
         answer: dict[str, float] = json.loads(self._answer())
         return answer
 
+    def profile(self, count: int) -> list[dict[str, float | str]]:
+        """Milliseconds a step by kind of operation, the longest first."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"profile {count}\n")
+        self._process.stdin.flush()
+        answer: list[dict[str, float | str]] = json.loads(self._answer())
+        return answer
+
     def _answer(self) -> str:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -162,75 +175,24 @@ def write_records(path: Path, vocab: int) -> str:
     return str(path)
 
 
-def quality(data_path: str, workdir: Path, seeds: int, epochs: int) -> list[dict[str, Any]]:
-    """Test AUC of row-sparse Adagrad and lazy Adam minus dense Adam's, by batch size."""
-    from models.config import parse_model_config
-    from models.evaluation import evaluate_run
-    from models.metrics import auc
-    from models.run_directory import RunDirectory
-    from models.train_config import parse_train_config
-    from models.trainer import train
-    from pipeline.data_directory import DataDirectory
-
-    data = DataDirectory.open(data_path)
-    model = {"name": "dcn_v2", "norm": "layer", "embedding_dim": DIM}
-    rates = {"adagrad": 0.02, "lazy_adam": 1e-3, "adam": 1e-3}
-    found: dict[tuple[int, str], list[float]] = {}
-    for batch_size in (256, 512, 4096, 65536):
-        for seed in range(seeds):
-            for optimizer, rate in rates.items():
-                config = {
-                    "global_batch_size": batch_size,
-                    "epochs": epochs,
-                    "seed": seed,
-                    "embedding_optimizer": optimizer,
-                    "embedding_learning_rate": rate,
-                    "scaling": {"rule": "sqrt" if batch_size > 512 else "none"},
-                }
-                path = workdir / f"{optimizer}-{batch_size}-{seed}"
-                run = RunDirectory.create(
-                    path, {"model": model, "train": config}, data.fingerprint, data.path
-                )
-                train(data, parse_model_config(model), parse_train_config(config), run)
-                scored = evaluate_run(run.load_model(), data, "test")
-                area = auc(scored.label, scored.logit, scored.weight)
-                found.setdefault((batch_size, optimizer), []).append(area)
-    results = []
-    for (batch_size, optimizer), areas in found.items():
-        if optimizer == "adam":
-            continue
-        gains = np.array(areas) - np.array(found[batch_size, "adam"])
-        half = 1.96 * gains.std(ddof=1) / math.sqrt(len(gains)) if len(gains) > 1 else math.nan
-        results.append(
-            {
-                "batch_size": batch_size,
-                "optimizer": optimizer,
-                "auc": float(np.mean(areas)),
-                "gain": float(gains.mean()),
-                "interval": [float(gains.mean() - half), float(gains.mean() + half)],
-            }
-        )
-    return results
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer turns, at most 1 M rows")
-    parser.add_argument("--out", type=Path, help="write the figures as JSON")
-    parser.add_argument("--quality", metavar="DATA_DIR", help="compare AUC on this data set, too")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=1)
-    args = parser.parse_args(argv)
-    rounds, steps = (4, 8) if args.quick else (12, 16)
-    vocabularies = (100_000, 1_000_000) if args.quick else (100_000, 1_000_000, 10_000_000)
+def speed(quick: bool) -> dict[str, Any]:
+    """Every ratio of speed, and memory; prints tables as it goes."""
+    rounds, steps = (4, 8) if quick else (12, 16)
+    vocabularies = (100_000, 1_000_000) if quick else (100_000, 1_000_000, 10_000_000)
     rows: list[list[Any]] = []
     results: dict[str, Any] = {}
     skipped: list[str] = []
+    missed: list[str] = []
 
-    def record(name: str, vocab: int, found: dict[str, Any], bar: str) -> None:
-        results[f"{name} at {vocab}"] = found
+    def record(
+        name: str, vocab: int, found: dict[str, Any], *, at_least: float = 0, at_most: float = 0
+    ) -> None:
         wall, cpu = found["wall_ms"], found["cpu_ms"]
         low, high = wall["interval"]
+        met = wall["ratio"] >= at_least if at_least else wall["ratio"] <= at_most
+        if not met:
+            missed.append(f"{name} at {vocab:,} rows")
+        results[f"{name} at {vocab}"] = {**found, "met": met}
         rows.append(
             [
                 f"{name}, {vocab:,} rows",
@@ -238,34 +200,28 @@ def main(argv: list[str] | None = None) -> int:
                 f"{wall['other']:.1f}",
                 f"{wall['ratio']:.2f} [{low:.2f}, {high:.2f}]",
                 f"{cpu['ratio']:.2f}",
-                bar,
+                (f">= {at_least:g}" if at_least else f"<= {at_most:g}")
+                + ("" if met else " MISSED"),
             ]
         )
         print(f"{name} at {vocab:,}: {wall['ratio']:.2f}", file=sys.stderr, flush=True)
 
+    peaks: dict[int, float] = {}
     with Engine("clickparity", vocabularies[0]) as small:
         for vocab in vocabularies[1:]:
             with Engine("clickparity", vocab) as large:
-                record(
-                    "larger vocabulary / 0.1 M",
-                    vocab,
-                    compare(small, large, rounds, steps),
-                    "<= 1.25",
-                )
+                found = compare(small, large, rounds, steps)
+                peaks[vocab] = found["other_peak_mb"]
+                record("larger vocabulary / 0.1 M", vocab, found, at_most=1.25)
     with Engine("clickparity", 1_000_000) as ours:
         with Engine("floor", 1_000_000) as floor:
-            record(
-                "matrix products / step", 1_000_000, compare(ours, floor, rounds, steps), ">= 0.77"
-            )
+            found = compare(ours, floor, rounds, steps)
+            record("matrix products / step", 1_000_000, found, at_least=round(1 / 1.3, 2))
         with tempfile.TemporaryDirectory() as directory:
             path = write_records(Path(directory) / "data", 1_000_000)
             with Engine("clickparity-records", 1_000_000, records=path) as reading:
-                record(
-                    "in memory / from shards",
-                    1_000_000,
-                    compare(reading, ours, rounds, steps),
-                    ">= 0.95",
-                )
+                found = compare(reading, ours, rounds, steps)
+                record("in memory / from shards", 1_000_000, found, at_least=0.95)
     for name, engine, variable, bars in PEERS:
         python = os.environ.get(variable)
         if python is None:
@@ -277,23 +233,66 @@ def main(argv: list[str] | None = None) -> int:
                     Engine("clickparity", vocab) as ours,
                     Engine(engine, vocab, python=python) as peer,
                 ):
-                    record(name, vocab, compare(ours, peer, rounds, steps), f">= {bar}")
+                    record(name, vocab, compare(ours, peer, rounds, steps), at_least=bar)
     header = ["other / ours", "ours ms", "other ms", "ratio [95 %]", "ratio, processor", "wanted"]
     print(table(header, rows, f"Training steps, batch {BATCH_SIZE}, {THREADS} threads"))
+    results["peak memory"] = [memory_row(vocab, peak) for vocab, peak in peaks.items()]
+    print(
+        table(
+            ["peak memory", "MB", "wanted MB, table + Adagrad's state + 1,024"],
+            [
+                [f"{r['rows']:,} rows", f"{r['peak_mb']:,.0f}", f"<= {r['bar_mb']:,.0f}"]
+                for r in results["peak memory"]
+            ],
+        )
+    )
+    missed += [f"peak memory at {r['rows']:,}" for r in results["peak memory"] if not r["met"]]
     for line in skipped:
         print(line)
-    if args.quality:
+    if missed:
+        results["profile"] = explain(missed)
+    return results
+
+
+def memory_row(vocab: int, peak_mb: float) -> dict[str, Any]:
+    """The highest resident size of our engine against table, optimizer state and 1 GB."""
+    bar_mb = 2 * vocab * DIM * 4 / 2**20 + 1024
+    return {"rows": vocab, "peak_mb": peak_mb, "bar_mb": bar_mb, "met": peak_mb <= bar_mb}
+
+
+def explain(missed: list[str]) -> list[dict[str, float | str]]:
+    """Prints where our step's time goes, for the ratios that were missed."""
+    with Engine("clickparity", 1_000_000) as ours:
+        operations = ours.profile(16)
+    print(f"missed: {'; '.join(missed)}. Our step at 1,000,000 rows, by operation:")
+    cells = [[o["operation"], f"{o['ms']:.2f}", f"{o['calls']:.0f}"] for o in operations]
+    print(table(["operation", "ms a step, over all threads", "calls a step"], cells))
+    return operations
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Prints the tables; 0 whether or not the bars are met."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer turns, at most 1 M rows")
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    parser.add_argument("--only", choices=("speed", "quality"), help="one part instead of both")
+    parser.add_argument("--quality", metavar="DATA_DIR", help="compare AUC on this data set, too")
+    parser.add_argument("--work", type=Path, help="keep what --quality trained, to go on from it")
+    parser.add_argument("--seeds", type=int, default=3)
+    args = parser.parse_args(argv)
+    if args.only == "quality" and not args.quality:
+        parser.error(
+            "--only quality needs --quality DATA_DIR: a preprocessed log, see clickparity synth"
+        )
+    results: dict[str, Any] = {}
+    if args.only != "quality":
+        results = speed(args.quick)
+    if args.quality and args.only != "speed":
         with tempfile.TemporaryDirectory() as directory:
-            results["quality"] = quality(args.quality, Path(directory), args.seeds, args.epochs)
-        cells = [
-            [
-                f"{r['optimizer']}, batch {r['batch_size']:,}",
-                f"{r['auc']:.4f}",
-                f"{r['gain']:+.4f} [{r['interval'][0]:+.4f}, {r['interval'][1]:+.4f}]",
-            ]
-            for r in results["quality"]
-        ]
-        print(table(["optimizer", "test AUC", "against dense Adam [95 %]"], cells, "Quality"))
+            results["quality"] = compare_quality(
+                args.quality, args.work or Path(directory), args.seeds
+            )
+        print(quality_table(results["quality"]))
     if args.out:
         machine = {"cpus": os.cpu_count(), "python": platform.python_version()}
         args.out.write_text(json.dumps({"machine": machine, "results": results}, indent=2))

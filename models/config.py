@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from models.embedding_config import DEFAULT_EMBEDDING, EmbeddingConfig
 from models.norm_config import NormConfig, NormKind, NormPlacement
 from models.registry import (
     MODELS,
@@ -50,6 +51,7 @@ class ModelConfig(StrictConfig):
         name: the registered model.
         norm: the normalization; layer unless chosen, whatever the paper used (MODELS tells).
         embedding_dim: width of every field's embedding.
+        embedding: how the embedding table starts, and how huge vocabularies are compressed.
         hidden_units: widths of the MLP; 400 x 3 as in BARS.
         dropout: share of hidden units dropped in training.
         dropout_seed: seed of the dropout noise; with the step it fixes every mask.
@@ -62,6 +64,7 @@ class ModelConfig(StrictConfig):
     name: ModelName
     norm: NormConfig = NormConfig()
     embedding_dim: Width = 16
+    embedding: EmbeddingConfig = DEFAULT_EMBEDDING
     hidden_units: tuple[Width, ...] = (400, 400, 400)
     dropout: float = Field(0.0, ge=0, lt=1)
     dropout_seed: int = Field(0, ge=0, lt=2**31)

@@ -38,8 +38,8 @@ def make_strategy(
     for gpu in tf.config.list_physical_devices("GPU"):
         try:
             tf.config.experimental.set_memory_growth(gpu, True)
-        except RuntimeError:
-            break  # the process has initialised its GPUs already, as it wished
+        except (RuntimeError, ValueError):
+            continue  # the process has initialised or divided this GPU already, as it wished
     if devices is None:
         gpus = tf.config.list_logical_devices("GPU")
         devices = [gpu.name for gpu in gpus] or ["CPU:0"]

@@ -113,6 +113,7 @@ class TrainResult:
         examples_per_s: rows trained per second of this process's last epoch; 0 if it had none.
         loss: the resolved loss, plain data: what `models.calibration` corrects for.
         history: one record an epoch.
+        replicas: devices that shared each global batch equally.
     """
 
     epochs: int
@@ -121,6 +122,7 @@ class TrainResult:
     examples_per_s: float
     loss: dict[str, Any]
     history: list[dict[str, Any]]
+    replicas: int = 1
 
 
 def train(
@@ -171,6 +173,8 @@ def train_on(
     _set_process_options(config)
     loss = resolve_loss(config.loss, source.label_rate)
     strategy = make_strategy(devices, config.cross_replica)
+    replicas = strategy.num_replicas_in_sync
+    per_replica_batch_size = _per_replica_batch_size(config.global_batch_size, replicas)
     tables = host_tables if config.tables_on == "host" else contextlib.nullcontext
     with _precision(config.precision), strategy.scope(), tables():
         keras.utils.set_random_seed(config.seed)
@@ -190,6 +194,10 @@ def train_on(
         TrainingProgress(run.logs, total_steps, config.global_batch_size, show=progress) as shown,
         _sigterm() as terminated,
     ):
+        shown.say(
+            f"global batch {config.global_batch_size:,} rows: "
+            f"{per_replica_batch_size:,} on each of {replicas} replica{'s' * (replicas > 1)}"
+        )
         if position.global_step:
             shown.say(f"resuming at epoch {position.epoch + 1}, step {position.step}")
 
@@ -266,10 +274,27 @@ def train_on(
         examples_per_s=position.history[-1]["examples_per_s"],
         loss=loss.model_dump(),
         history=position.history,
+        replicas=replicas,
     )
     run.save_weights(model)
     run.write_json("training.json", dataclasses.asdict(result))
     return result
+
+
+def _per_replica_batch_size(global_batch_size: int, replicas: int) -> int:
+    """Rows of one step on one replica.
+
+    Raises:
+        ConfigError: replicas would get unequal parts, of which batch norm would make unequal rows.
+    """
+    if global_batch_size % replicas:
+        nearest = max(1, round(global_batch_size / replicas)) * replicas
+        raise ConfigError(
+            "train.global_batch_size must be a multiple of the number of replicas",
+            f"{global_batch_size} rows over {replicas} replicas",
+            f"Set train.global_batch_size={nearest}.",
+        )
+    return global_batch_size // replicas
 
 
 def _next_steps(position: Position, source: BatchSource, config: TrainConfig) -> int:

@@ -4,7 +4,8 @@
 
 Reads lines from stdin; for each "go STEPS" it trains that many steps and prints one JSON line:
 milliseconds a step (wall and processor) and peak memory. The driver alternates engines, so that
-what else the machine does hits both.
+what else the machine does hits both. "profile STEPS" (TensorFlow's engines only) prints milliseconds a
+step by kind of operation.
 
 Engines: clickparity, clickparity-records (from packed shards), floor (the bare matrix products of
 the same step), deepctr, torch-adam, torch-sparse-adam, torch-sparse-adagrad.
@@ -14,13 +15,17 @@ The step: 26 ids of 16 dims and 13 numerics, 3 full cross layers, MLP 400x3, log
 from __future__ import annotations
 
 import argparse
+import collections
 import itertools
 import json
 import os
+import re
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -223,6 +228,31 @@ def torch_engine(optimizer: str) -> Callable[[int, int, int, str | None], Steps]
     return make
 
 
+def profile(run: Steps, steps: int, most: int = 12) -> list[dict[str, float | str]]:
+    """Milliseconds and calls a step by kind of operation, over all threads, the longest first."""
+    import tensorflow as tf
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    with tempfile.TemporaryDirectory() as directory:
+        with tf.profiler.experimental.Profile(directory):
+            run(steps)
+        (file,) = Path(directory).rglob("*.xplane.pb")
+        space = xplane_pb2.XSpace.FromString(file.read_bytes())
+    times: collections.Counter[str] = collections.Counter()
+    calls: collections.Counter[str] = collections.Counter()
+    for plane in space.planes:
+        for event in (event for line in plane.lines for event in line.events):
+            # "node/name:Op" is an operation; what encloses operations is named otherwise
+            named = re.fullmatch(r"[^:]+:(\w+)", plane.event_metadata[event.metadata_id].name)
+            if named:
+                times[named[1]] += event.duration_ps
+                calls[named[1]] += 1
+    return [
+        {"operation": name, "ms": picos / steps / 1e9, "calls": calls[name] / steps}
+        for name, picos in times.most_common(most)
+    ]
+
+
 def _tensorflow(threads: int):
     import tensorflow as tf
 
@@ -256,7 +286,11 @@ def main(argv: list[str] | None = None) -> int:
     run(16)  # compiles, and touches every slot once
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
-        steps = int(line.split()[1])
+        command, count = line.split()
+        steps = int(count)
+        if command == "profile":
+            print(json.dumps(profile(run, steps)), file=answers, flush=True)
+            continue
         wall_s, cpu_s = time.perf_counter(), time.process_time()
         run(steps)
         answer = {

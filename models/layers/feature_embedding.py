@@ -2,57 +2,41 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 
+from models.embedding_config import NO_COMPRESSION, CompressionConfig, EmbeddingConfig
 from models.host_tables import make_host_table, on_host
 from models.keras2 import keras
+from models.layers.embedding_rows import ColumnRows, FieldRows, field_rows
 from pipeline.encoded import MISSING_ID, EncodedSpec
 from pipeline.errors import ConfigError
 
-__all__ = ["FeatureEmbedding", "FieldRows", "field_rows"]
+__all__ = ["FeatureEmbedding", "FieldRows", "field_rows", "make_embedding"]
+
+_INITIALIZERS = {
+    "uniform": lambda scale: keras.initializers.RandomUniform(-scale, scale),
+    "normal": lambda scale: keras.initializers.RandomNormal(stddev=scale),
+    "truncated_normal": lambda scale: keras.initializers.TruncatedNormal(stddev=scale),
+}
 
 
-@dataclasses.dataclass(frozen=True)
-class FieldRows:
-    """Which rows of the fused table belong to one feature: [offset, offset + num_rows)."""
+class _InPlace(keras.initializers.Initializer):
+    """The same numbers, in the memory of one table.
 
-    name: str
-    offset: int
-    num_rows: int
-
-
-def field_rows(spec: EncodedSpec) -> dict[str, FieldRows]:
-    """The rows of each feature in the fused table, by feature name.
-
-    A sequence whose `vocabulary_of` names another feature shares that feature's rows.
-
-    Raises:
-        ConfigError: when a sequence shares the vocabulary of a feature that the spec does not hold.
+    Called eagerly, Keras' initializers hold three at once: the random numbers, scaled, and shifted.
     """
-    owners: dict[str, int] = {feature.name: feature.vocab_size for feature in spec.categorical}
-    for sequence in spec.sequences:
-        if sequence.vocabulary_of == sequence.name:
-            owners[sequence.name] = sequence.vocab_size
-    for sequence in spec.sequences:
-        if sequence.vocabulary_of not in owners:
-            raise ConfigError(
-                "a sequence shares the vocabulary of a categorical feature or owns one",
-                f"{sequence.name!r} shares {sequence.vocabulary_of!r}, which is not there",
-                f"Share one of {sorted(owners)}, or preprocess again.",
-            )
-        owners[sequence.vocabulary_of] = max(owners[sequence.vocabulary_of], sequence.vocab_size)
-    rows: dict[str, FieldRows] = {}
-    offset = 0
-    for name, vocab_size in owners.items():
-        rows[name] = FieldRows(name, offset, vocab_size)
-        offset += vocab_size
-    for sequence in spec.sequences:
-        rows[sequence.name] = rows[sequence.vocabulary_of]
-    return rows
+
+    def __init__(self, initializer: keras.initializers.Initializer) -> None:
+        self._initializer = initializer
+
+    def __call__(self, shape: Any, dtype: Any = None, **kwargs: Any) -> tf.Tensor:
+        """[rows, dim]; kwargs are Keras' own."""
+        make = tf.function(lambda: self._initializer(shape, dtype=dtype, **kwargs), autograph=False)
+        return make()
 
 
 def _on_this_replica(table: tf.Variable) -> tf.Variable:
@@ -72,8 +56,9 @@ def _on_this_replica(table: tf.Variable) -> tf.Variable:
 class FeatureEmbedding(keras.layers.Layer):
     """Embeds all categorical and sequence features from one table with one gather.
 
-    Row of a feature's id = the feature's offset + id. A step's gradient is therefore one
-    IndexedSlices over the rows that the batch touched, which is what keeps the cost of an update
+    Row of a feature's id = the feature's offset + id; where a huge vocabulary is compressed, its
+    remainder, and with quotients a second row, in the same gather. A step's gradient is therefore
+    one IndexedSlices over the rows that the batch touched, which is what keeps the cost of an update
     independent of the vocabulary. L2 on touched rows is the optimizer's (TrainConfig.embedding_l2).
 
     Example:
@@ -84,6 +69,7 @@ class FeatureEmbedding(keras.layers.Layer):
         spec: the encoded tensors; fields are its categoricals in order, then its sequences.
         dim: width of every embedding.
         initializer: Keras initializer of the table, by name, config or object.
+        compression: of features with huge vocabularies; None: one row an id.
 
     Raises:
         ConfigError: when dim < 1, or as `field_rows` says.
@@ -95,6 +81,7 @@ class FeatureEmbedding(keras.layers.Layer):
         dim: int,
         *,
         initializer: Any = "uniform",
+        compression: CompressionConfig | Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -103,9 +90,13 @@ class FeatureEmbedding(keras.layers.Layer):
         self.spec = spec
         self.dim = dim
         self.initializer = keras.initializers.get(initializer)
-        self.rows = field_rows(spec)
+        self.compression = CompressionConfig.model_validate(compression or NO_COMPRESSION)
+        self.rows = field_rows(spec, self.compression)
         self.num_rows = sum({r.offset: r.num_rows for r in self.rows.values()}.values())
-        self._id_offsets = [self.rows[f.name].offset for f in spec.categorical]
+        columns = [self.rows[feature.name] for feature in spec.categorical]
+        bags = {s.name: [self.rows[s.name]] * s.max_length for s in spec.sequences}
+        self._columns = ColumnRows([*columns, *(rows for bag in bags.values() for rows in bag)])
+        self._columns_of = {name: ColumnRows(bag) for name, bag in bags.items()}
         self._table: tf.Variable | None = None
 
     @property
@@ -124,7 +115,7 @@ class FeatureEmbedding(keras.layers.Layer):
             self._table = self.add_weight(
                 name="table",
                 shape=(self.num_rows, self.dim),
-                initializer=self.initializer,
+                initializer=_InPlace(self.initializer),
                 trainable=True,
                 dtype=tf.float32,
                 experimental_autocast=False,  # the rows are cast, not the table
@@ -146,13 +137,10 @@ class FeatureEmbedding(keras.layers.Layer):
             batch_size = tf.shape(next(iter(inputs.values())))[0]
             return tf.zeros([batch_size, 0, self.dim], self.compute_dtype)
         num_ids = len(self.spec.categorical)
-        columns: list[tf.Tensor] = []
-        if num_ids:
-            columns.append(inputs["ids"] + tf.constant(self._id_offsets, inputs["ids"].dtype))
-        for sequence in self.spec.sequences:
-            columns.append(self._sequence_rows(inputs, sequence.name))
-        rows = columns[0] if len(columns) == 1 else tf.concat(columns, axis=1)
-        embedded = self._lookup(rows)  # [batch, F + sum of L, dim]
+        ids = [inputs["ids"]] if num_ids else []
+        ids += [inputs[f"sequence/{sequence.name}"] for sequence in self.spec.sequences]
+        # [batch, F + sum of L, dim]
+        embedded = self._lookup(ids[0] if len(ids) == 1 else tf.concat(ids, axis=1), self._columns)
         if not self.spec.sequences:
             return embedded
         widths = [num_ids, *(s.max_length for s in self.spec.sequences)]
@@ -179,18 +167,16 @@ class FeatureEmbedding(keras.layers.Layer):
             KeyError: when the spec holds no such sequence.
         """
         self._maybe_build(inputs)
-        return self._lookup(self._sequence_rows(inputs, name)), self._mask(inputs, name)
-
-    def _sequence_rows(self, inputs: dict[str, tf.Tensor], name: str) -> tf.Tensor:
-        return inputs[f"sequence/{name}"] + self.rows[name].offset
+        embedded = self._lookup(inputs[f"sequence/{name}"], self._columns_of[name])
+        return embedded, self._mask(inputs, name)
 
     @staticmethod
     def _mask(inputs: dict[str, tf.Tensor], name: str) -> tf.Tensor:
         return tf.not_equal(inputs[f"sequence/{name}"], MISSING_ID)
 
-    def _lookup(self, rows: tf.Tensor) -> tf.Tensor:
-        embedded = tf.gather(_on_this_replica(self._table), rows)
-        return tf.cast(embedded, self.compute_dtype)
+    def _lookup(self, ids: tf.Tensor, columns: ColumnRows) -> tf.Tensor:
+        embedded = tf.gather(_on_this_replica(self._table), columns.rows_of(ids))
+        return columns.combine(tf.cast(embedded, self.compute_dtype))
 
     @staticmethod
     def _mean(bag: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
@@ -205,6 +191,7 @@ class FeatureEmbedding(keras.layers.Layer):
             "spec": json.loads(self.spec.to_json()),
             "dim": self.dim,
             "initializer": keras.initializers.serialize(self.initializer),
+            "compression": self.compression.model_dump(mode="json"),
         }
 
     @classmethod
@@ -212,3 +199,23 @@ class FeatureEmbedding(keras.layers.Layer):
         """The layer that `get_config` described."""
         config = dict(config)
         return cls(EncodedSpec.from_json(json.dumps(config.pop("spec"))), **config)
+
+
+def make_embedding(
+    spec: EncodedSpec, dim: int, config: EmbeddingConfig, *, name: str
+) -> FeatureEmbedding:
+    """The embedding that a config describes.
+
+    Args:
+        spec: the encoded features.
+        dim: width of every embedding.
+        config: initializer and compression.
+        name: of the layer.
+    """
+    return FeatureEmbedding(
+        spec,
+        dim,
+        initializer=_INITIALIZERS[config.initializer](config.scale),
+        compression=config.compression,
+        name=name,
+    )

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from models.embedding_config import DEFAULT_EMBEDDING, EmbeddingConfig
 from models.keras2 import keras
-from models.layers.feature_embedding import FeatureEmbedding
+from models.layers.feature_embedding import FeatureEmbedding, make_embedding
 from models.layers.mlp import no_layer
 from models.layers.normalization import NormFactory
 from pipeline.encoded import EncodedSpec
@@ -34,9 +35,11 @@ def check_has_features(spec: EncodedSpec) -> None:
         )
 
 
-def _embedding(spec: EncodedSpec, dim: int, name: str) -> FeatureEmbedding | None:
+def _embedding(
+    spec: EncodedSpec, dim: int, config: EmbeddingConfig, name: str
+) -> FeatureEmbedding | None:
     has_ids = bool(spec.categorical or spec.sequences)
-    return FeatureEmbedding(spec, dim, name=name) if has_ids else None
+    return make_embedding(spec, dim, config, name=name) if has_ids else None
 
 
 class FlatFeatures(keras.layers.Layer):
@@ -46,18 +49,25 @@ class FlatFeatures(keras.layers.Layer):
         spec: the encoded features.
         dim: width of an embedding.
         norm: makes the normalization of the embeddings [batch, fields, dim].
+        embedding: initializer and compression of the table.
 
     Shapes:
         inputs to [batch, D + F * dim], F counting sequences (pooled) too.
     """
 
     def __init__(
-        self, spec: EncodedSpec, dim: int, *, norm: NormFactory = no_layer, name: str | None = None
+        self,
+        spec: EncodedSpec,
+        dim: int,
+        *,
+        norm: NormFactory = no_layer,
+        embedding: EmbeddingConfig = DEFAULT_EMBEDDING,
+        name: str | None = None,
     ) -> None:
         super().__init__(name=name)
         check_has_features(spec)
         self.has_numeric = bool(spec.numeric)
-        self.embedding = _embedding(spec, dim, "embedding")
+        self.embedding = _embedding(spec, dim, embedding, "embedding")
         self.norm = norm()
         fields = 0 if self.embedding is None else self.embedding.num_fields
         self.embedded_width = fields * dim
@@ -80,6 +90,7 @@ class FieldFeatures(keras.layers.Layer):
         spec: the encoded features.
         dim: width of every vector.
         norm: makes the normalization of the embeddings [batch, fields, dim].
+        embedding: initializer and compression of the table.
 
     Shapes:
         inputs to [batch, D + F, dim], F counting sequences (pooled) too.
@@ -89,12 +100,18 @@ class FieldFeatures(keras.layers.Layer):
     """
 
     def __init__(
-        self, spec: EncodedSpec, dim: int, *, norm: NormFactory = no_layer, name: str | None = None
+        self,
+        spec: EncodedSpec,
+        dim: int,
+        *,
+        norm: NormFactory = no_layer,
+        embedding: EmbeddingConfig = DEFAULT_EMBEDDING,
+        name: str | None = None,
     ) -> None:
         super().__init__(name=name)
         check_has_features(spec)
         self.num_numeric, self.dim = len(spec.numeric), dim
-        self.embedding = _embedding(spec, dim, "embedding")
+        self.embedding = _embedding(spec, dim, embedding, "embedding")
         self.norm = norm()
         fields = 0 if self.embedding is None else self.embedding.num_fields
         self.num_fields = self.num_numeric + fields
@@ -125,15 +142,22 @@ class LinearTerm(keras.layers.Layer):
 
     Args:
         spec: the encoded features.
+        embedding: initializer and compression of the table of weights.
 
     Shapes:
         inputs to [batch, 1].
     """
 
-    def __init__(self, spec: EncodedSpec, *, name: str | None = None) -> None:
+    def __init__(
+        self,
+        spec: EncodedSpec,
+        *,
+        embedding: EmbeddingConfig = DEFAULT_EMBEDDING,
+        name: str | None = None,
+    ) -> None:
         super().__init__(name=name)
         check_has_features(spec)
-        self.weights_of_ids = _embedding(spec, 1, "weights_of_ids")
+        self.weights_of_ids = _embedding(spec, 1, embedding, "weights_of_ids")
         self.weights_of_numerics = (
             keras.layers.Dense(1, use_bias=False, name="weights_of_numerics")
             if spec.numeric

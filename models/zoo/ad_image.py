@@ -63,7 +63,11 @@ class AdImage(CTRModel):
         has_tabular = bool(spec.numeric or spec.categorical or spec.sequences)
         self.features = (
             FlatFeatures(
-                spec, config.embedding_dim, norm=self.embedding_norm_factory(), name="features"
+                spec,
+                config.embedding_dim,
+                norm=self.embedding_norm_factory(),
+                embedding=config.embedding,
+                name="features",
             )
             if has_tabular
             else None

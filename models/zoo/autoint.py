@@ -35,7 +35,11 @@ class AutoInt(CTRModel):
         options = config.attention
         assert options is not None  # ModelConfig fills it in for this model
         self.features = FieldFeatures(
-            spec, config.embedding_dim, norm=self.embedding_norm_factory(), name="features"
+            spec,
+            config.embedding_dim,
+            norm=self.embedding_norm_factory(),
+            embedding=config.embedding,
+            name="features",
         )
         if config.norm.on_hidden:
             width = options.num_heads * options.head_dim

@@ -35,7 +35,11 @@ class DCNv2(CTRModel):
         cross = config.cross
         assert cross is not None  # ModelConfig fills it in for this model
         self.features = FlatFeatures(
-            spec, config.embedding_dim, norm=self.embedding_norm_factory(), name="features"
+            spec,
+            config.embedding_dim,
+            norm=self.embedding_norm_factory(),
+            embedding=config.embedding,
+            name="features",
         )
         rank = cross.projection_dim
         width = len(spec.numeric) + self.features.embedded_width

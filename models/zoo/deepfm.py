@@ -28,9 +28,13 @@ class DeepFM(CTRModel):
         self, config: ModelConfig, spec: EncodedSpec, *, dropout: float | None = None
     ) -> None:
         super().__init__(config, spec, dropout=dropout)
-        self.linear = LinearTerm(spec, name="linear")
+        self.linear = LinearTerm(spec, embedding=config.embedding, name="linear")
         self.features = FieldFeatures(
-            spec, config.embedding_dim, norm=self.embedding_norm_factory(), name="features"
+            spec,
+            config.embedding_dim,
+            norm=self.embedding_norm_factory(),
+            embedding=config.embedding,
+            name="features",
         )
         self.pairs = FactorizationMachine(name="pairs")
         self.flatten = keras.layers.Flatten()

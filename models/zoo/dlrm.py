@@ -48,7 +48,11 @@ class DLRM(CTRModel):
         )
         embedded = EncodedSpec(numeric=(), categorical=spec.categorical, sequences=spec.sequences)
         self.features = FieldFeatures(
-            embedded, config.embedding_dim, norm=self.embedding_norm_factory(), name="features"
+            embedded,
+            config.embedding_dim,
+            norm=self.embedding_norm_factory(),
+            embedding=config.embedding,
+            name="features",
         )
         self.dots = PairwiseDots(self_interaction=options.self_interaction, name="dots")
         self.flatten = keras.layers.Flatten()

@@ -7,7 +7,7 @@ import tensorflow as tf
 from models.config import ModelConfig
 from models.keras2 import keras
 from models.layers.ad_attention import AdAggregation
-from models.layers.feature_embedding import FeatureEmbedding
+from models.layers.feature_embedding import make_embedding
 from models.strict_config import did_you_mean
 from models.zoo.base import CTRModel, Inputs
 from pipeline.encoded import EncodedSpec
@@ -50,7 +50,9 @@ class DSTN(CTRModel):
                 "a data set with none",
                 "Declare one in the schema, or set model.dstn.aggregation=self_attention.",
             )
-        self.embedding = FeatureEmbedding(spec, config.embedding_dim, name="embedding")
+        self.embedding = make_embedding(
+            spec, config.embedding_dim, config.embedding, name="embedding"
+        )
         self.embedding_norm = self.embedding_norm_factory()()
         self.aggregations = [
             AdAggregation(options.aggregation, options.attention_units, name=f"auxiliary_{i}")

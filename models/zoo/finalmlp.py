@@ -42,7 +42,11 @@ class FinalMLP(CTRModel):
         options = config.final_mlp
         assert options is not None  # ModelConfig fills it in for this model
         self.features = FieldFeatures(
-            spec, config.embedding_dim, norm=self.embedding_norm_factory(), name="features"
+            spec,
+            config.embedding_dim,
+            norm=self.embedding_norm_factory(),
+            embedding=config.embedding,
+            name="features",
         )
         self.contexts = [
             field_positions(spec, names, option)

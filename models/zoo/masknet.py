@@ -34,7 +34,9 @@ class MaskNet(CTRModel):
         super().__init__(config, spec, dropout=dropout)
         options = config.mask
         assert options is not None  # ModelConfig fills it in for this model
-        self.features = FieldFeatures(spec, config.embedding_dim, name="features")
+        self.features = FieldFeatures(
+            spec, config.embedding_dim, embedding=config.embedding, name="features"
+        )
         self.embedding_norm = self.embedding_norm_factory()()
         self.serial = options.structure == "serial"
         widths = config.hidden_units if self.serial else (options.block_units,) * options.num_blocks

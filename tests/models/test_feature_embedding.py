@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.keras2 import keras
 from models.layers.feature_embedding import FeatureEmbedding, field_rows
 from pipeline.encoded import EncodedSpec, IdFeature, SequenceFeature
 from pipeline.errors import ConfigError
@@ -114,3 +118,35 @@ def test_sharing_a_vocabulary_that_is_not_there_is_refused():
 def test_a_width_below_one_is_refused():
     with pytest.raises(ConfigError, match="at least 1 dimension; got 0"):
         FeatureEmbedding(SPEC, 0)
+
+
+@pytest.mark.parametrize("initializer", ["uniform", "random_normal", "truncated_normal"])
+def test_the_table_starts_with_the_numbers_of_its_initializer(initializer):
+    keras.utils.set_random_seed(5)
+    plain = keras.initializers.get(initializer)((12, 2), dtype=tf.float32)
+    keras.utils.set_random_seed(5)
+    layer = FeatureEmbedding(SPEC, 2, initializer=initializer)
+    layer.build(None)
+    np.testing.assert_array_equal(layer.tables[0], plain)
+
+
+MAKES_A_LARGE_TABLE = """
+import resource, sys
+from models.layers.feature_embedding import FeatureEmbedding
+from pipeline.encoded import EncodedSpec, IdFeature
+
+def peak_mb():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+FeatureEmbedding(EncodedSpec((), (IdFeature("few", 9),)), 64).build(None)
+before = peak_mb()
+FeatureEmbedding(EncodedSpec((), (IdFeature("many", 1_000_000),)), 64).build(None)
+print((peak_mb() - before) / 244.1)  # a table is 1 M x 64 x 4 bytes
+"""
+
+
+def test_making_a_table_does_not_take_the_memory_of_three():
+    done = subprocess.run(
+        [sys.executable, "-c", MAKES_A_LARGE_TABLE], capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) < 2.0  # three, if the numbers were scaled and shifted eagerly

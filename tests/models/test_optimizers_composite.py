@@ -120,3 +120,18 @@ def test_every_configured_optimizer_moves_both_kinds_of_variable(name):
     assert (weights[0].numpy() != 1).all()
     assert (weights[1].numpy()[3] != 1).all()
     np.testing.assert_array_equal(weights[1].numpy()[:3], np.ones((3, 2)))
+
+
+def test_the_configured_bound_clips_the_global_norm():
+    def moved(bound: float | None) -> np.ndarray:
+        weights = variables()
+        model = types.SimpleNamespace(trainable_variables=weights, sparse_variables=weights[1:])
+        raw = {"optimizer": "sgd", "learning_rate": 1.0, "gradient_clip_norm": bound}
+        composite = make_optimizer(parse_train_config(raw), 10, model, tf.distribute.get_strategy())
+        composite.apply_gradients(gradients(), weights)
+        return 1 - weights[0].numpy()
+
+    np.testing.assert_allclose(moved(None), [[1, 2], [3, 4]], rtol=1e-6)
+    np.testing.assert_allclose(
+        moved(0.5), 0.5 / math.sqrt(82) * np.array([[1, 2], [3, 4]]), rtol=1e-5
+    )
