@@ -49,7 +49,8 @@ SIZES = {"embedding_dim": 8, "hidden_units": [128, 64]}
 AUXILIARY = [[f"{kind}_ads", f"{kind}_topics"] for kind in AD_KINDS]
 TRAIN = {"global_batch_size": 512, "learning_rate": 0.002, "embedding_learning_rate": 0.05}
 
-Cells = dict[str, list[Scored]]
+Cells = dict[str, list[Scored]]  # by model, a list over seeds
+Plan = dict[str, tuple[DataDirectory, dict[str, Any]]]  # by model: its data and config
 
 
 def prepared(path: Path, schema: FeatureSchema, rows: Callable[[], pa.Table]) -> DataDirectory:
@@ -83,28 +84,27 @@ def sequence_cells(work: Path, num_rows: int, seeds: int) -> Cells:
 
     given = prepared(work / "sequences", schema, full)
     removed = prepared(work / "without-sequences", schema, emptied)
-    cells: Cells = {}
+    plan: Plan = {}
     # of no ads all three aggregations make the same: zeros
     for name, data in ((WITHOUT, removed), *((a, given) for a in AGGREGATIONS)):
         aggregation = "interactive" if name == WITHOUT else name
         options = {"aggregation": aggregation, "auxiliary": AUXILIARY, "attention_units": 32}
         model = {"name": "dstn", "norm": "layer", **SIZES, "dstn": options}
-        cells[name] = over_seeds(data, model, TRAIN, work / "cells" / f"dstn {name}", seeds)
-    return cells
+        plan[name] = (data, model)
+    return over_seeds(plan, work / "cells", "dstn", seeds)
 
 
 def image_cells(work: Path, sprite: Path, num_rows: int, seeds: int) -> Cells:
     """Test scores with and without the picture, a list over seeds for each."""
     schema = FeatureSchema.from_yaml(CREATIVE_SCHEMA, "CREATIVE_SCHEMA")
     data = prepared(work / "pictures", schema, lambda: CreativeLog(*cut(sprite), num_rows).table())
-    cells: Cells = {}
+    plan: Plan = {}
     for norm in NORMS:
         tabular = {"name": "dcn_v2", "norm": {"kind": norm}, **SIZES}
         image = {"filters": [8, 16], "embedding_dim": 16}
         pictured = {"name": "ad_image", "norm": {"kind": norm}, **SIZES, "image": image}
-        for name, model in ((f"dcn_v2, {norm}", tabular), (f"ad_image, {norm}", pictured)):
-            cells[name] = over_seeds(data, model, TRAIN, work / "cells" / name, seeds)
-    return cells
+        plan |= {f"dcn_v2, {norm}": (data, tabular), f"ad_image, {norm}": (data, pictured)}
+    return over_seeds(plan, work / "cells", "pictures", seeds)
 
 
 def cut(sprite: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -116,18 +116,18 @@ def cut(sprite: Path) -> tuple[np.ndarray, np.ndarray]:
     return pictures, np.repeat(np.arange(30) // 3, 30)
 
 
-def over_seeds(
-    data: DataDirectory, model: dict[str, Any], train: dict[str, Any], path: Path, seeds: int
-) -> list[Scored]:
-    """One training a seed."""
-    scored = []
+def over_seeds(plan: Plan, work: Path, group: str, seeds: int) -> Cells:
+    """Every model of the plan with every seed: all models with one seed before the next."""
+    cells: Cells = {name: [] for name in plan}
     for seed in range(seeds):
-        started = time.perf_counter()
-        target = path.with_name(f"{path.name.replace(', ', '-').replace(' ', '-')}-{seed}")
-        scored.append(trained_and_scored(data, model, {**train, "seed": seed}, target))
-        seconds = time.perf_counter() - started
-        print(f"{target.name}: AUC {scored[-1].auc:.4f}, {seconds:.0f} s", file=sys.stderr)
-    return scored
+        for name, (data, model) in plan.items():
+            started = time.perf_counter()
+            path = work / f"{group} {name} {seed}".replace(", ", "-").replace(" ", "-")
+            scored = trained_and_scored(data, model, {**TRAIN, "seed": seed}, path)
+            cells[name].append(scored)
+            seconds = time.perf_counter() - started
+            print(f"{path.name}: AUC {scored.auc:.4f}, {seconds:.0f} s", file=sys.stderr)
+    return cells
 
 
 def report(title: str, cells: Cells, pairs: list[tuple[str, str]]) -> dict[str, Any]:

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from jobs.config import load_run_config
 from models.norm_config import NormKind
 from models.registry import ModelName
 from pipeline.schema import FeatureSchema
+from pipeline.transform_spec import encoded_spec
 from tests.jobs.conftest import Outcome
 
 Cli = Callable[..., Outcome]
@@ -80,6 +82,16 @@ def test_models_lists_what_a_config_may_say(cli: Cli) -> None:
         assert len(line.partition(": ")[2]) > 3, f"{option} has no line on what it does"
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_shipped_configs_are_read_and_their_models_suit_their_schemas(path: Path) -> None:
+    from models.zoo import build_model
+
+    config = load_run_config(path)
+    schema = FeatureSchema.load(config.schema)
+    if schema.is_resolved:
+        build_model(config.model, encoded_spec(schema, None))
+
+
 def test_synth_writes_the_rows_it_says(cli: Cli, tmp_path: Path) -> None:
     argv = ["synth", "--out", tmp_path / "log", "--rows", "100", "--files", "3", "--json"]
     result = cli(*argv).result
@@ -113,7 +125,10 @@ def test_evaluate_breaks_metrics_down_by_any_kind_of_column(
     for metric in ("auc", "log_loss", "normalized_entropy", "calibration_ratio"):
         for found in (result, largest):
             assert found[f"{metric}_low"] < found[metric] < found[f"{metric}_high"]
+    assert result["raw"]["auc"] == pytest.approx(result["auc"], abs=1e-9)  # Platt keeps the order
+    assert result["raw"]["calibration_ratio"] != result["calibration_ratio"]
     text = cli("evaluate", "--run", run.path, "--by", "c5").out
+    assert f"{result['raw']['log_loss']:.4f}" in text
     assert f"{largest['auc']:.4f} [{largest['auc_low']:.4f}, {largest['auc_high']:.4f}]" in text
 
 

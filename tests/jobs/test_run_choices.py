@@ -25,6 +25,7 @@ from tests.conftest import without_replica_check
 from tests.jobs.conftest import Outcome
 
 Cli = Callable[..., Outcome]
+pytestmark = pytest.mark.timeout(1200)  # on a busy machine: about 20 s a run otherwise
 
 SMALL = (
     "model.hidden_units=[16]", "model.embedding_dim=4", "train.global_batch_size=128",
@@ -106,11 +107,11 @@ def test_no_normalization_or_loss_is_left_out() -> None:
 
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """(a log, its schema): numbers, ids, a sequence of sites and pictures; 30 % clicks."""
+    """(a log, its schema): numbers, ids, a sequence of sites and pictures; 40 % clicks."""
     path = tmp_path_factory.mktemp("everything")
     pictures = np.random.default_rng(0).integers(0, 256, (40, 28, 28)).astype(np.uint8)
-    log = CreativeLog(pictures, np.repeat(np.arange(2), 20), num_rows=2_000, ctr=0.3).table()
-    seen = np.random.default_rng(1).integers(0, 200, (2_000, 3))
+    log = CreativeLog(pictures, np.repeat(np.arange(2), 20), num_rows=3_000, ctr=0.4).table()
+    seen = np.random.default_rng(1).integers(0, 200, (3_000, 3))
     texts = [f"site{a}|site{b}|site{c}"[: 6 * (a % 3)] for a, b, c in seen]
     pq.write_table(log.append_column("seen", pa.array(texts)), path / "log.parquet")
     raw = yaml.safe_load(CREATIVE_SCHEMA)
