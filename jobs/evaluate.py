@@ -23,14 +23,14 @@ def main(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def segment_table(name: str, values: dict[str, Any]) -> str:
-    """One line a value of a column; the most frequent first."""
+    """One line a value of a column, the most frequent first; --json has every metric."""
     lines = [
         [
             value,
             int(found["count"]),
             int(found["clicks"]),
             _with_interval(found, "auc"),
-            _with_interval(found, "log_loss"),
+            number(found["log_loss"]),
             _with_interval(found, "calibration_ratio"),
         ]
         for value, found in values.items()

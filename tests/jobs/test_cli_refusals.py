@@ -175,7 +175,7 @@ def test_wrong_config_files(
             ["model.name=finalmlp", "model.final_mlp.first_context=[c13]"],
             ["c13", "first_context"],
         ),
-        (["model.name=dlrm", "schema=only_ids.yaml"], ["dlrm needs", "schema"]),
+        (["model.name=dlrm", "schema=only_ids.yaml"], ["dlrm multiplies embeddings", "schema"]),
         (["train.early_stopping=true", "schema=only_ids.yaml"], ["validation rows", "split"]),
     ],
 )
