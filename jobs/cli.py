@@ -63,6 +63,11 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--drift", type=float, default=1.0, help="scale of the day-to-day drift")
     sub.add_argument("--files", type=int, default=4)
+    sub.add_argument(
+        "--sequences",
+        action="store_true",
+        help="with contextual, clicked and unclicked ads (--schema synthetic_sequences)",
+    )
 
     sub = command(
         "preprocess", "preprocess", "raw click logs -> TFRecords (Beam options pass through)"
@@ -81,6 +86,14 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command("evaluate", "evaluate", "metrics of a run on a split")
     sub.add_argument("--run", required=True, metavar="RUN_DIR")
     sub.add_argument("--split", default="test")
+    sub.add_argument(
+        "--by",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="COLUMN",
+        help="also per value of these columns of the schema",
+    )
 
     sub = command("parity", "parity", "build RUN_DIR/export and prove that it scores as trained")
     sub.add_argument("--run", required=True, metavar="RUN_DIR")

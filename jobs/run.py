@@ -57,11 +57,13 @@ def run_pipeline(
     repository = ModelRepository(workdir / "models", config.export.name)  # refuses a bad name now
     data_id = data_fingerprint(schema, expand_inputs(inputs), config.preprocess)
     run_id = run_fingerprint(config.run_sections(), data_id)
-    make_writable(workdir)
     run_dir, data_dir = workdir / "runs" / run_id, workdir / "data" / data_id
     if is_finished(run_dir, run_id) and repository.live():
         return {**RunDirectory.open(run_dir).read_json("result.json"), "nothing_to_do": True}
     check_beam_options(beam_options or [])
+    if not is_finished(data_dir, data_id):
+        _check_model_suits(schema, inputs, config)
+    make_writable(workdir)
     lock = workdir / f".run-{run_id}.lock"
     with exclusive(lock):
         try:
@@ -94,6 +96,30 @@ def _preprocessed(
         beam_options=beam_options,
         progress=block_progress,
     )
+
+
+def _check_model_suits(schema: FeatureSchema, inputs: list[str], config: RunConfig) -> None:
+    """Refuses before a long job what would be refused after it.
+
+    The model is built once for the columns that the schema promises (with empty vocabularies).
+
+    Raises:
+        ConfigError: the model needs a feature that the schema lacks, or validation rows that the
+            split does not give.
+    """
+    from models.zoo import build_model
+    from pipeline.sources import plan_blocks
+    from pipeline.transform_spec import encoded_spec
+
+    split = schema.split
+    if config.train.early_stopping and split.by != "column" and not split.validation:
+        raise ConfigError(
+            "early stopping needs validation rows",
+            "split.validation=0 in the schema",
+            "Give it a share in the schema's `split`, or leave train.early_stopping out.",
+        )
+    resolved = schema if schema.is_resolved else plan_blocks(schema, inputs).schema
+    build_model(config.model, encoded_spec(resolved, None))
 
 
 def _trained_and_published(

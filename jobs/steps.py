@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from pipeline.errors import ConfigError, GateError
 __all__ = ["evaluate_run", "export_run", "parity_run", "quality_gate", "section", "train_run"]
 
 _TRUTH = "true_probability"
+_REPLICATES = 200  # of the bootstrap
 
 
 def section(run: RunDirectory, kind: type[Any]) -> Any:
@@ -74,13 +76,21 @@ def _fit_calibration(run: RunDirectory, data: DataDirectory, loss: dict[str, Any
     run.write_json("calibration.json", content)
 
 
-def evaluate_run(run: RunDirectory, split: str = "test", *, force: bool = False) -> dict[str, Any]:
+def evaluate_run(
+    run: RunDirectory, split: str = "test", *, force: bool = False, segments: Sequence[str] = ()
+) -> dict[str, Any]:
     """Metrics of a split, calibrated and raw; kept in metrics.json under the split's name.
 
     Where the rows carry their true probability, the distance to the best possible is reported too.
 
+    Args:
+        run: trained.
+        split: train, validation or test.
+        force: even if it is done.
+        segments: columns to break the calibrated metrics down by (`pipeline.segments`).
+
     Raises:
-        ConfigError: no such split, or no rows in it.
+        ConfigError: no such split, no rows in it, or no such column.
     """
     if split not in SPLITS:
         raise ConfigError(f"--split must be one of {', '.join(SPLITS)}", repr(split))
@@ -89,15 +99,21 @@ def evaluate_run(run: RunDirectory, split: str = "test", *, force: bool = False)
         return dict(known[split])
     from models.metrics import evaluate
     from models.trainer import evaluate_run as score_split
+    from pipeline.segments import check_segments, segment_columns
     from serving.export import data_of, load_calibration
 
     data = data_of(run)
+    check_segments(data, segments)
     scored = score_split(run.load_model(dropout=0.0), data, split)
     calibrated = np.asarray(load_calibration(run).logits(scored.logit))
+    columns = segment_columns(data, split, segments) if segments else None
+    report = evaluate(scored.label, calibrated, scored.weight, columns, num_replicates=_REPLICATES)
     found: dict[str, Any] = {
-        **evaluate(scored.label, calibrated, scored.weight)["overall"],
+        **report["overall"],
         "raw": evaluate(scored.label, scored.logit, scored.weight)["overall"],
     }
+    if columns:
+        found["segments"] = report["segments"]
     if _TRUTH in data.spec.carry:
         truth = scored.carry[:, data.spec.carry.index(_TRUTH)].astype(np.float64)
         found["truth"] = _against_truth(scored.label, calibrated, truth, scored.weight)

@@ -9,13 +9,15 @@ from typing import Any
 from jobs.progress import say
 from pipeline.step_directory import make_writable
 from pipeline.synthetic import SyntheticLog, write_log
+from pipeline.synthetic_sequences import SequenceLog
 
 __all__ = ["main"]
 
 
 def main(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Writes the log as CSV files."""
-    log = SyntheticLog(
+    kind = SequenceLog if arguments.sequences else SyntheticLog
+    log = kind(
         num_rows=arguments.rows,
         ctr=arguments.ctr,
         num_days=arguments.days,

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 
 from models.strict_config import StrictConfig
+from pipeline.errors import ConfigError
 
 __all__ = ["NORM_TITLES", "NormConfig", "NormKind", "NormPlacement"]
 
@@ -69,6 +70,16 @@ class NormConfig(StrictConfig):
     @classmethod
     def _from_string(cls, raw: Any) -> Any:
         return {"kind": raw.lower()} if isinstance(raw, str) else raw
+
+    @model_validator(mode="after")
+    def _synchronized_is_of_batch(self) -> NormConfig:
+        if self.synchronized and self.kind is not NormKind.BATCH:
+            raise ConfigError(
+                "model.norm.synchronized belongs to batch norm: no other has statistics to share",
+                f"kind={self.kind}, synchronized=True",
+                "Leave it out, or set model.norm.kind=batch.",
+            )
+        return self
 
     @property
     def uses_batch_statistics(self) -> bool:

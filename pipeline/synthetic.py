@@ -6,8 +6,8 @@ two seeds are two samples of one world; the seed draws the rows. Rows are drawn 
 each from its own generator: the same rows whatever the chunk size, in memory that does not
 grow with the log.
 
-A log of user sequences (for DSTN) would be a further frozen dataclass beside `SyntheticLog` that
-takes the same blocks and adds its columns and their effect.
+A log with further columns is a subclass that takes the same blocks and adds its columns and their
+effect: `synthetic_sequences.SequenceLog` does so with the ads around the target ad.
 """
 
 from __future__ import annotations
@@ -26,28 +26,23 @@ import pyarrow.csv
 from scipy.special import expit
 
 from pipeline.errors import ConfigError
-from pipeline.synthetic_world import BLOCK_ROWS, Block, draw_block, world
+from pipeline.synthetic_world import BLOCK_ROWS, Block, Ids, draw_block, world
 
-__all__ = ["SyntheticLog", "write_log"]
+__all__ = ["SyntheticLog", "join_texts", "write_log"]
 
 CALIBRATION_BLOCKS = 64  # about 1 M rows: the mean probability is then known to about 0.2 %
 
 
-def _to_arrow(block: Block, intercept: float) -> pa.RecordBatch:
-    values = world().values
-    probability = expit(block.logits + intercept)
-    tags = pa.ListArray.from_arrays(
-        pa.array(block.tag_offsets, pa.int32()), values["tags"].take(pa.array(block.tag_ids))
-    )
-    columns = {
-        "click": pa.array((block.uniform < probability).astype(np.int8)),
-        "time": pa.array(block.time_s),
-        **{n: pa.array(v, from_pandas=True) for n, v in block.numeric.items()},
-        **{n: values[n].take(pa.array(v)) for n, v in block.ids.items()},
-        "tags": pc.binary_join(tags, "|"),
-        "true_probability": pa.array(probability),
-    }
-    return pa.RecordBatch.from_pydict(columns)
+def join_texts(offsets: Ids, ids: Ids, values: pa.Array) -> pa.Array:
+    """The texts `values[ids]` of each row in one, as "tag1|tag9"; "" for a row without any.
+
+    Args:
+        offsets: [rows + 1], where each row's ids begin.
+        ids: [offsets[-1]].
+        values: the text of each id.
+    """
+    lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values.take(pa.array(ids)))
+    return pc.binary_join(lists, "|")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +113,18 @@ class SyntheticLog:
     def _block(self, index: int) -> Block:
         return draw_block(self.num_rows, self.num_days, self.seed, self.drift, index)
 
+    def _columns(self, block: Block) -> dict[str, pa.Array]:
+        values = world().values
+        probability = expit(block.logits + self.intercept)
+        return {
+            "click": pa.array((block.uniform < probability).astype(np.int8)),
+            "time": pa.array(block.time_s),
+            **{n: pa.array(v, from_pandas=True) for n, v in block.numeric.items()},
+            **{n: values[n].take(pa.array(v)) for n, v in block.ids.items()},
+            "tags": join_texts(block.tag_offsets, block.tag_ids, values["tags"]),
+            "true_probability": pa.array(probability),
+        }
+
     def batches(self, chunk_rows: int = 65_536) -> Iterator[pa.RecordBatch]:
         """The log in order, `chunk_rows` rows at a time (the last batch may be shorter).
 
@@ -133,7 +140,7 @@ class SyntheticLog:
         held = 0
         for index in range(start // BLOCK_ROWS, -(-stop // BLOCK_ROWS)):
             first = index * BLOCK_ROWS
-            batch = _to_arrow(self._block(index), self.intercept)
+            batch = pa.RecordBatch.from_pydict(self._columns(self._block(index)))
             batch = batch.slice(0, stop - first).slice(max(0, start - first))
             pending.append(batch)
             held += batch.num_rows

@@ -26,10 +26,14 @@ __all__ = [
     "BLOCK_ROWS",
     "CATEGORICAL",
     "NUMERIC",
+    "Array",
     "Block",
     "IdFeature",
+    "Ids",
     "Numeric",
     "draw_block",
+    "fixed_normal",
+    "fixed_uniform",
     "world",
 ]
 
@@ -110,7 +114,7 @@ ID_NUMERIC: tuple[tuple[str, str, float], ...] = (("c10", "n1", 0.45), ("c5", "n
 DRIFT_STEP, DRIFT_MEMORY = 0.12, 0.8  # day offsets: a mean-reverting walk, deviation about 0.2
 
 
-def _uniform(name: str, count: int) -> Array:
+def fixed_uniform(name: str, count: int) -> Array:
     """`count` fixed numbers in (0, 1), a hash (splitmix64) of the name and the position."""
     x = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     x += np.uint64(zlib.crc32(name.encode()) * 0x9E3779B9)
@@ -120,9 +124,9 @@ def _uniform(name: str, count: int) -> Array:
     return ((x >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
 
 
-def _normal(name: str, count: int, rank: int = 1) -> Array:
+def fixed_normal(name: str, count: int, rank: int = 1) -> Array:
     """Fixed standard normals [count, rank]."""
-    return ndtri(_uniform(name, count * rank)).reshape(count, rank)
+    return ndtri(fixed_uniform(name, count * rank)).reshape(count, rank)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +153,9 @@ def world() -> World:
 
     def child(name: str, feature: IdFeature) -> Ids:
         parents = CATEGORICAL[feature.parent].cardinality
-        return (_uniform(f"{name} of {feature.parent}", parents) * feature.cardinality).astype(int)
+        return (fixed_uniform(f"{name} of {feature.parent}", parents) * feature.cardinality).astype(
+            int
+        )
 
     def texts(feature: IdFeature) -> pa.Array:
         return pa.array([*(f"{feature.prefix}{i}" for i in range(feature.cardinality)), None])
@@ -159,20 +165,20 @@ def world() -> World:
         child_of={n: child(n, f) for n, f in features.items() if f.parent in CATEGORICAL},
         values={n: texts(f) for n, f in features.items()},
         effect={
-            n: f.effect * _normal(f"effect {n}", f.cardinality + 1)[:, 0]
+            n: f.effect * fixed_normal(f"effect {n}", f.cardinality + 1)[:, 0]
             for n, f in features.items()
         },
         factors={
-            (names, n): _normal(f"factor {n} in {names}", features[n].cardinality + 1, rank)
+            (names, n): fixed_normal(f"factor {n} in {names}", features[n].cardinality + 1, rank)
             for names, rank, _ in INTERACTIONS
             for n in names
         },
         slopes={
-            (c, n): sd * _normal(f"slope {n} by {c}", features[c].cardinality + 1)[:, 0]
+            (c, n): sd * fixed_normal(f"slope {n} by {c}", features[c].cardinality + 1)[:, 0]
             for c, n, sd in ID_NUMERIC
         },
         numeric_missing={
-            n: float(0.2 * _normal(f"missing {n}", 1)[0, 0]) if f.slope or f.hump else 0.0
+            n: float(0.2 * fixed_normal(f"missing {n}", 1)[0, 0]) if f.slope or f.hump else 0.0
             for n, f in NUMERIC.items()
         },
     )
@@ -193,7 +199,7 @@ class Block:
 
 def _day_offsets(num_days: int, drift: float) -> Array:
     offsets = np.zeros(num_days)
-    step = DRIFT_STEP * _normal("day", num_days)[:, 0]
+    step = DRIFT_STEP * fixed_normal("day", num_days)[:, 0]
     for day in range(1, num_days):
         offsets[day] = DRIFT_MEMORY * offsets[day - 1] + step[day]
     return drift * offsets

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sized
 
 from pipeline.encoded import EncodedSpec, IdFeature, ImageFeature, SequenceFeature
 from pipeline.schema import (
@@ -25,8 +26,12 @@ __all__ = ["TRANSFORM_VERSION", "encoded_spec", "transform_fingerprint"]
 TRANSFORM_VERSION = 1  # part of every fingerprint; raise it when the encoding of any row changes
 
 
-def encoded_spec(schema: FeatureSchema, statistics: FeatureStatistics) -> EncodedSpec:
-    """Names, order and sizes of the encoded tensors."""
+def encoded_spec(schema: FeatureSchema, statistics: FeatureStatistics | None) -> EncodedSpec:
+    """Names, order and sizes of the encoded tensors.
+
+    Without statistics, before any row was read, every vocabulary counts as empty: names, order and
+    widths are what they will be, `vocab_size` and fingerprint are not.
+    """
     numeric = [
         f for f in schema.features if isinstance(f, NumericFeature) and not f.quantile_buckets
     ]
@@ -37,7 +42,9 @@ def encoded_spec(schema: FeatureSchema, statistics: FeatureStatistics) -> Encode
     def vocab_size(feature: VocabularyFeature) -> int:
         owner = by_name[vocabulary_owner(feature)]
         assert isinstance(owner, VocabularyFeature)
-        kept = statistics.vocabularies[owner.name].values if owner.max_vocab_size else ()
+        kept: Sized = ()
+        if statistics is not None and owner.max_vocab_size:
+            kept = statistics.vocabularies[owner.name].values
         return 1 + owner.num_oov_buckets + len(kept)
 
     for f in schema.features:
@@ -46,7 +53,9 @@ def encoded_spec(schema: FeatureSchema, statistics: FeatureStatistics) -> Encode
         elif isinstance(f, DatetimeFeature):
             categorical += [IdFeature(f"{f.name}_{part}", 1 + PART_SIZES[part]) for part in f.parts]
         elif isinstance(f, NumericFeature) and f.quantile_buckets:
-            boundaries = statistics.numbers["numeric"][f.name]["bucket_boundaries"]
+            boundaries: Sized = ()
+            if statistics is not None:
+                boundaries = statistics.numbers["numeric"][f.name]["bucket_boundaries"]
             categorical.append(IdFeature(f.name, 2 + len(boundaries)))
         elif isinstance(f, SequenceColumn):
             sequences.append(
@@ -65,7 +74,7 @@ def encoded_spec(schema: FeatureSchema, statistics: FeatureStatistics) -> Encode
         sequences=tuple(sequences),
         images=images,
         carry=schema.carry,
-        fingerprint=transform_fingerprint(schema, statistics),
+        fingerprint="" if statistics is None else transform_fingerprint(schema, statistics),
     )
 
 

@@ -2,7 +2,7 @@
 
     serving_default      every raw column by name: float32 [B] (NaN = missing), string [B] (empty = missing)
     compact              the same in matrices: numbers float32 [B, N], texts string [B, T], in the order of
-                         the schema's inputs (and `images/<name>` string [B], where there are any)
+                         the schema's inputs (and `images_<name>` string [B], where there are any)
     serialized_examples  examples: string [B], serialized tf.Example; an absent feature is missing
     classify, regress    TF Serving's own forms of the last one
     encode               inputs of compact -> the encoded tensors, for the transform parity check
@@ -118,7 +118,7 @@ class ServingModule(tf.Module):
             rows = tf.shape(next(iter(inputs.values())))[0]
             numbers = inputs.get("numbers", tf.zeros([rows, 0], tf.float32))
             texts = inputs.get("texts", tf.zeros([rows, 0], tf.string))
-            images = {c: inputs[f"images/{schema.input_name(c)}"] for c in schema.input_images}
+            images = {c: inputs[schema.image_input_name(c)] for c in schema.input_images}
             return numbers, texts, images
 
         @tf.function
@@ -160,7 +160,7 @@ class ServingModule(tf.Module):
             shape = [None, len(schema.input_texts)]
             matrices["texts"] = tf.TensorSpec(shape, tf.string, name="texts")
         for column in schema.input_images:
-            name = f"images/{schema.input_name(column)}"
+            name = schema.image_input_name(column)
             matrices[name] = tf.TensorSpec([None], tf.string, name=name)
         serialized = tf.TensorSpec([None], tf.string, name="examples")
         inputs = tf.TensorSpec([None], tf.string, name="inputs")

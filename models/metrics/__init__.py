@@ -21,6 +21,7 @@ from models.metrics.probability import (
     weighted_log_loss,
 )
 from models.metrics.ranking import auc, average_precision
+from models.metrics.ranking_intervals import ranking_intervals
 from models.metrics.streaming import StreamingMetrics
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "expected_calibration_error",
     "log_loss",
     "normalized_entropy",
+    "ranking_intervals",
     "reliability_bins",
     "toss_metric",
     "weighted_log_loss",

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
-from models.metrics.intervals import auc_interval
+from models.metrics.intervals import auc_interval, bootstrap_intervals
 from models.metrics.probability import (
     calibration_ratio,
     expected_calibration_error,
@@ -19,6 +19,7 @@ from models.metrics.probability import (
     weighted_log_loss,
 )
 from models.metrics.ranking import auc, average_precision
+from models.metrics.ranking_intervals import ranking_intervals
 from models.metrics.rows import Array, checked_rows, ratio
 from pipeline.errors import ConfigError, DataError
 
@@ -36,6 +37,7 @@ def evaluate(
     *,
     top_k: int = 20,
     num_bins: int = 20,
+    num_replicates: int = 0,
 ) -> dict[str, Any]:
     """All metrics, overall and per segment.
 
@@ -47,6 +49,10 @@ def evaluate(
         top_k: values of a segment reported by themselves, the most frequent first (ties by name);
             the rows of all others are reported together as "(rest)".
         num_bins: of the expected calibration error.
+        num_replicates: of the bootstrap behind `<metric>_low` and `<metric>_high` of
+            average_precision, toss_metric, log_loss, normalized_entropy and calibration_ratio; 0:
+            without these. The expected calibration error has none: a replicate's is larger than the
+            rows' own by the noise of the drawing, so its percentiles would miss the truth.
 
     Returns:
         {"overall": metrics, "segments": {column: {value: metrics}}}, where metrics holds count
@@ -62,7 +68,8 @@ def evaluate(
     if top_k < 1:
         raise ConfigError("top_k must be positive", top_k, "Try 20.")
     labels, z, weights = checked_rows(label, logits, weight)
-    report: dict[str, Any] = {"overall": _metrics(labels, z, weights, num_bins), "segments": {}}
+    sizes = num_bins, num_replicates
+    report: dict[str, Any] = {"overall": _metrics(labels, z, weights, *sizes), "segments": {}}
     for name, column in (segments or {}).items():
         if np.shape(column) != labels.shape:
             raise DataError(
@@ -76,10 +83,10 @@ def evaluate(
         values = {}
         for code in order[:top_k]:
             rows = codes == code
-            values[names[code]] = _metrics(labels[rows], z[rows], weights[rows], num_bins)
+            values[names[code]] = _metrics(labels[rows], z[rows], weights[rows], *sizes)
         if len(order) > top_k:
             rows = np.isin(codes, order[top_k:])
-            values[REST] = _metrics(labels[rows], z[rows], weights[rows], num_bins)
+            values[REST] = _metrics(labels[rows], z[rows], weights[rows], *sizes)
         report["segments"][name] = values
     return report
 
@@ -99,7 +106,9 @@ def _encode(column: np.ndarray) -> tuple[list[str], NDArray[np.int64]]:
     return [str(name) for name in distinct], codes.astype(np.int64)
 
 
-def _metrics(labels: Array, z: Array, weights: Array, num_bins: int) -> dict[str, Any]:
+def _metrics(
+    labels: Array, z: Array, weights: Array, num_bins: int, num_replicates: int
+) -> dict[str, Any]:
     interval = auc_interval(labels, z, weights)
     precision = average_precision(labels, z, weights)
     wll = weighted_log_loss(labels, logits=z, weight=weights)
@@ -123,6 +132,13 @@ def _metrics(labels: Array, z: Array, weights: Array, num_bins: int) -> dict[str
             labels, logits=z, weight=weights, num_bins=num_bins
         ),
     }
+    if num_replicates:
+        drawn = {
+            **bootstrap_intervals(labels, z, weights, num_replicates=num_replicates),
+            **ranking_intervals(labels, z, weights, num_replicates=num_replicates),
+        }
+        for name, ends in drawn.items():
+            result[f"{name}_low"], result[f"{name}_high"] = ends.low, ends.high
     reason = _reason(total, clicks)
     if reason:
         result["undefined"] = reason

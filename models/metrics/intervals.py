@@ -19,7 +19,13 @@ from scipy.special import ndtri, xlog1py, xlogy
 from models.metrics.rows import Array, checked_rows, loss_terms
 from pipeline.errors import ConfigError
 
-__all__ = ["Interval", "auc_difference_interval", "auc_interval", "bootstrap_intervals"]
+__all__ = [
+    "Interval",
+    "auc_difference_interval",
+    "auc_interval",
+    "bootstrap_intervals",
+    "poisson_table",
+]
 
 CHUNK_ROWS = 8_192  # rows whose counts of all replicates are held at once
 
@@ -173,7 +179,7 @@ def bootstrap_intervals(
         models.append(_row_terms(label, other_logits, weight))
     terms = np.concatenate(models, axis=1)  # [rows, models * 4]
     rng = np.random.default_rng(seed)
-    poisson = _poisson_table()
+    poisson = poisson_table()
     sums = np.zeros((num_replicates, terms.shape[1]))
     for start in range(0, len(terms), CHUNK_ROWS):
         chunk = terms[start : start + CHUNK_ROWS]
@@ -200,7 +206,7 @@ def bootstrap_intervals(
 
 
 @functools.cache
-def _poisson_table() -> NDArray[np.uint8]:
+def poisson_table() -> NDArray[np.uint8]:
     """Counts of Poisson(1) at 2**16 equal steps of probability.
 
     Counts above 8 (1 row in a million) are left out: the mean is exactly 1, the variance 0.99997.

@@ -161,6 +161,11 @@ class SchemaDefinition(Frozen):
         name = re.sub(r"[^A-Za-z0-9_]", "_", column)
         return f"x{name}" if name.startswith("_") or not name else name
 
+    @classmethod
+    def image_input_name(cls, column: str) -> str:
+        """The name of an image column beside the matrices of the compact signature."""
+        return f"images_{cls.input_name(column)}"
+
 
 def _distinct(*columns: str | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(c for c in columns if c is not None))

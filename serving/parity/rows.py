@@ -91,7 +91,7 @@ class RawRows:
         if self.schema.input_texts:
             inputs["texts"] = self.texts
         for column, values in self.images.items():
-            inputs[f"images/{self.schema.input_name(column)}"] = values
+            inputs[self.schema.image_input_name(column)] = values
         return inputs
 
     def examples(self) -> dict[str, np.ndarray]:

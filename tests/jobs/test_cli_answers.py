@@ -11,6 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from jobs.config import load_run_config
+from models.norm_config import NormKind
+from models.registry import ModelName
+from pipeline.schema import FeatureSchema
+from pipeline.transform_spec import encoded_spec
 from tests.conftest import NUM_ROWS
 from tests.jobs.conftest import Outcome
 
@@ -64,8 +69,28 @@ def test_models_lists_what_a_config_may_say(cli: Cli) -> None:
     assert {"layer", "batch", "none"} <= {n["name"] for n in result["norms"]}
     assert set(result["losses"]) == {"bce", "pos_weight", "focal"}
     text = cli("models").out
-    for name in names:
+    assert names == set(ModelName)
+    assert {n["name"] for n in result["norms"]} == set(NormKind)
+    for name in (*ModelName, *NormKind, "bce", "pos_weight", "focal", "platt", "isotonic"):
         assert name in text
+    for option in (
+        "model.norm.synchronized", "model.norm.momentum", "model.norm.epsilon", "model.norm.groups",
+        "model.norm.placement", "model.norm.on_embeddings", "model.cross.num_experts",
+        "model.cross.projection_dim", "model.dstn.aggregation", "model.image.norm",
+        "train.loss.pos_weight", "train.loss.alpha", "train.loss.gamma", "calibration.kind",
+    ):  # fmt: skip
+        (line,) = [x for x in text.splitlines() if x.strip().startswith(f"{option} = ")]
+        assert len(line.partition(": ")[2]) > 3, f"{option} has no line on what it does"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_shipped_configs_are_read_and_their_models_suit_their_schemas(path: Path) -> None:
+    from models.zoo import build_model
+
+    config = load_run_config(path)
+    schema = FeatureSchema.load(config.schema)
+    if schema.is_resolved:
+        build_model(config.model, encoded_spec(schema, None))
 
 
 def test_synth_writes_the_rows_it_says(cli: Cli, tmp_path: Path) -> None:
@@ -76,6 +101,36 @@ def test_synth_writes_the_rows_it_says(cli: Cli, tmp_path: Path) -> None:
     assert len(lines) == 3
     assert sum(len(part) - 1 for part in lines) == 100
     assert len({part[0] for part in lines}) == 1, "every file has the header"
+
+
+def test_synth_with_sequences_writes_the_columns_of_its_schema(cli: Cli, tmp_path: Path) -> None:
+    argv = ["synth", "--sequences", "--out", tmp_path, "--rows", "50", "--files", "1", "--json"]
+    (file,) = cli(*argv).result["files"]
+    header = Path(file).read_text().splitlines()[0].split(",")
+    assert set(FeatureSchema.load("synthetic_sequences").columns) <= set(header)
+
+
+def test_evaluate_breaks_metrics_down_by_any_kind_of_column(
+    cli: Cli, layer_run, tiny_data, copy_of
+) -> None:
+    run = copy_of(layer_run)
+    columns = ["c5", "n2", "tags", "time_hour", "true_probability"]
+    result = cli("evaluate", "--run", run.path, "--by", *columns, "--json").result
+    assert list(result["segments"]) == columns
+    for values in result["segments"].values():
+        assert sum(found["count"] for found in values.values()) == result["count"]
+        assert sum(found["clicks"] for found in values.values()) == result["clicks"]
+    slots = result["segments"]["c5"]
+    assert {"slot0", "slot1"} <= set(slots)
+    largest = slots["slot0"]
+    for metric in ("auc", "log_loss", "normalized_entropy", "calibration_ratio"):
+        for found in (result, largest):
+            assert found[f"{metric}_low"] < found[metric] < found[f"{metric}_high"]
+    assert result["raw"]["auc"] == pytest.approx(result["auc"], abs=1e-9)  # Platt keeps the order
+    assert result["raw"]["calibration_ratio"] != result["calibration_ratio"]
+    text = cli("evaluate", "--run", run.path, "--by", "c5").out
+    assert f"{result['raw']['log_loss']:.4f}" in text
+    assert f"{largest['auc']:.4f} [{largest['auc_low']:.4f}, {largest['auc_high']:.4f}]" in text
 
 
 def test_stats_of_a_data_directory(cli: Cli, tiny_data) -> None:

@@ -165,6 +165,38 @@ def test_wrong_config_files(
     assert not (tmp_path / "w").exists()
 
 
+@pytest.mark.parametrize(
+    "settings, phrases",
+    [
+        (["model.name=ad_image"], ["needs an image feature", "model.name=dcn_v2"]),
+        (["model.name=dstn", "model.dstn.auxiliary=[[tgas]]"], ["'tgas'", "Did you mean 'tags'?"]),
+        (["model.name=dstn", "model.dstn.target=[c13]"], ["categorical features", "'c13'"]),
+        (
+            ["model.name=finalmlp", "model.final_mlp.first_context=[c13]"],
+            ["c13", "first_context"],
+        ),
+        (["model.name=dlrm", "schema=only_ids.yaml"], ["dlrm multiplies embeddings", "schema"]),
+        (["train.early_stopping=true", "schema=only_ids.yaml"], ["validation rows", "split"]),
+    ],
+)
+def test_a_model_that_the_schema_cannot_feed_is_refused_before_any_row_is_read(
+    settings: list[str],
+    phrases: list[str],
+    cli: Cli,
+    tmp_path: Path,
+    log: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("only_ids.yaml").write_text(
+        "name: few\nlabel: click\nfeatures: [{name: c1, kind: categorical}]\n"
+        "split: {by: row, validation: 0, test: 0.1}\n"
+    )
+    argv = ["run", "--input", log, "--workdir", tmp_path / "w", "--set", "schema=synthetic"]
+    cli(*argv, *settings).refused(2, *phrases)
+    assert not (tmp_path / "w").exists()
+
+
 def test_a_run_needs_inputs(cli: Cli, tmp_path: Path) -> None:
     cli("run", "--set", "schema=criteo", "--workdir", tmp_path / "w").refused(2, "--input")
     assert not (tmp_path / "w").exists()

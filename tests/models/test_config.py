@@ -63,6 +63,10 @@ def test_configs_are_frozen():
             ["model.norm.epsilom", "Did you mean 'epsilon'"],
         ),
         ({"name": "dcn_v2", "norm": "lyer"}, ["model.norm.kind", "'lyer'", "mean 'layer'", "rms"]),
+        (
+            {"name": "dcn_v2", "norm": {"kind": "layer", "synchronized": True}},
+            ["synchronized belongs to batch norm", "kind=layer", "model.norm.kind=batch"],
+        ),
         ({"name": "dcn_v2", "dropout": 1.5}, ["model.dropout", "1.5", "less than 1"]),
         ({"name": "dcn_v2", "hidden_units": [4, 0]}, ["model.hidden_units.1", "0"]),
         ({"norm": "layer"}, ["model.name must be given"]),

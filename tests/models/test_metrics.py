@@ -24,6 +24,7 @@ from models.metrics import (
     intervals,
     log_loss,
     normalized_entropy,
+    ranking_intervals,
     reliability_bins,
     toss_metric,
     weighted_log_loss,
@@ -222,7 +223,7 @@ def test_bootstrap_agrees_with_the_delta_method() -> None:
 
 
 def test_bootstrap_counts_have_the_moments_of_poisson_one() -> None:
-    counts = intervals._poisson_table().astype(float)
+    counts = intervals.poisson_table().astype(float)
     assert counts.mean() == pytest.approx(1.0, abs=1e-4)
     assert counts.var() == pytest.approx(1.0, abs=1e-3)
     assert (counts == 0).mean() == pytest.approx(math.exp(-1), abs=1e-4)
@@ -241,6 +242,36 @@ def test_paired_bootstrap_is_of_the_difference_on_the_same_rows() -> None:
     weighted = bootstrap_intervals(label, logits, np.full(20_000, 3.0))
     for name, interval in apart.items():
         assert weighted[name].low == pytest.approx(interval.low, rel=1e-9)
+
+
+def test_ranking_intervals_cover_and_agree_with_drawn_rows() -> None:
+    truth = average_precision(*simulated(400_000, seed=99, base=-2.0))
+    covered = 0
+    for seed in range(100):
+        found = ranking_intervals(*simulated(1_500, seed=seed, base=-2.0), num_replicates=100)
+        covered += found["average_precision"].low <= truth <= found["average_precision"].high
+    assert 86 <= covered <= 100  # 95 expected, deviation 2.2; percentiles of AP are a little short
+    label, logits = simulated(2_000, seed=3, base=-2.0)
+    logits = np.round(logits, 1)  # ties
+    weight = np.random.default_rng(0).integers(1, 4, 2_000).astype(float)
+    found = ranking_intervals(label, logits, weight)
+    assert found["average_precision"].estimate == pytest.approx(
+        average_precision(label, logits, weight), abs=1e-12
+    )
+    assert found["toss_metric"].estimate == pytest.approx(
+        toss_metric(label, logits=logits, weight=weight), abs=1e-12
+    )
+    rng = np.random.default_rng(5)
+    again = []
+    for _ in range(300):  # the same bootstrap from scratch: rows drawn with replacement
+        rows = rng.integers(0, 2_000, 2_000)
+        again.append(toss_metric(label[rows], logits=logits[rows], weight=weight[rows]))
+    assert found["toss_metric"].standard_error == pytest.approx(np.std(again), rel=0.2)
+    assert found == ranking_intervals(label, logits, weight)
+    assert math.isnan(ranking_intervals([], [])["toss_metric"].estimate)
+    assert math.isnan(ranking_intervals([0, 0], [0, 1])["average_precision"].low)
+    with pytest.raises(ConfigError, match="num_replicates must be at least 2; got 1"):
+        ranking_intervals([0, 1], [0, 1], num_replicates=1)
 
 
 @pytest.mark.parametrize("label", [[], [0], [1], [0, 0, 0], [1, 1]])

@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError
 from pipeline.schema import CategoricalFeature, FeatureSchema, NumericFeature
 from pipeline.schema.formats import expand_range
 
-PRESETS = ("avazu", "criteo", "open_bandit", "synthetic", "toss", "upworthy")
+PRESETS = ("avazu", "criteo", "open_bandit", "synthetic", "synthetic_sequences", "toss", "upworthy")
 BASE = {
     "name": "small",
     "label": "click",
