@@ -5,9 +5,10 @@
 Two tables. The learning curve: every network at four log sizes, beside scikit-learn's logistic
 regression and LightGBM, as Bayes AUC minus AUC on the same test rows. The calibration: every loss
 and negative keep rate against the true probabilities, raw and calibrated. Every cell is a process
-of its own and leaves one JSON file in DIR/cells; a second start skips what is there, and with
---report nothing is run at all. All of it takes about 50 minutes on two cores; --quick shows on a
-small log that everything runs, and reaches no bar. Wants the extra `bench`.
+of its own and leaves one JSON file in DIR/cells; a second start skips what is there, unless the
+recipe has changed, and with --report nothing is run at all. All of it takes about 50 minutes on two
+cores; --quick shows on a small log that everything runs, and reaches no bar. Wants the extra
+`bench`.
 """
 
 from __future__ import annotations
@@ -44,11 +45,19 @@ from benchmarks.quality.plan import (  # noqa: E402
     Log,
     calibration_cells,
     curve_cells,
+    recipe,
 )
 from jobs.progress import say  # noqa: E402
 from jobs.tables import table  # noqa: E402
 
 Result = dict[str, Any]
+# glibc hands every large tensor back to the system when it is freed, and the page faults of a step
+# then cost almost what its arithmetic does: measured, 40 of 92 processor seconds; 5 of 56 with this.
+KEEP_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": "1000000000",
+    "MALLOC_TRIM_THRESHOLD_": "4000000000",
+    "MALLOC_TOP_PAD_": "67108864",
+}
 
 
 def run_cell(cell: Cell, workdir: Path, result_path: Path) -> None:
@@ -56,7 +65,7 @@ def run_cell(cell: Cell, workdir: Path, result_path: Path) -> None:
     cell_path, log_path = result_path.with_suffix(".cell"), result_path.with_suffix(".log")
     cell_path.write_text(json.dumps(cell.to_dict()))
     script = ROOT / "benchmarks" / "quality" / "cell.py"
-    environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ}
+    environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **KEEP_MEMORY, **os.environ}
     command = [sys.executable, str(script), str(cell_path), str(workdir), str(result_path)]
     with log_path.open("w") as log:
         done = subprocess.run(command, stdout=log, stderr=log, env=environment, check=False)
@@ -99,7 +108,7 @@ def run_cells(
     folder = workdir / "cells"
     for path in (folder, workdir / "data"):
         path.mkdir(parents=True, exist_ok=True)
-    missing = [cell for cell in cells if not (folder / f"{cell.name}.json").exists()]
+    missing = [cell for cell in cells if read_result(cell, workdir) is None]
     say(f"{len(cells)} cells, {len(cells) - len(missing)} of them done")
     failed = []
     for number, cell in enumerate(missing, 1):
@@ -123,14 +132,19 @@ def run_cells(
     return failed
 
 
+def read_result(cell: Cell, workdir: Path) -> Result | None:
+    """The cell's result with where its test logits lie; None without one by today's recipe."""
+    path = workdir / "cells" / f"{cell.name}.json"
+    if not path.exists():
+        return None
+    result = json.loads(path.read_text())
+    same = result["cell"] == cell.to_dict() and result.get("recipe") == recipe(cell)
+    return {**result, "logits": str(path.with_suffix(".npy"))} if same else None
+
+
 def read_results(cells: Sequence[Cell], workdir: Path) -> list[Result]:
-    """The results that there are, each with where its test logits lie."""
-    paths = [workdir / "cells" / f"{cell.name}.json" for cell in cells]
-    return [
-        {**json.loads(path.read_text()), "logits": str(path.with_suffix(".npy"))}
-        for path in paths
-        if path.exists()
-    ]
+    """The results that there are."""
+    return [found for cell in cells if (found := read_result(cell, workdir)) is not None]
 
 
 def paired_difference(workdir: Path) -> Callable[[Result, Result], Interval]:
@@ -223,7 +237,8 @@ def report(
         middle = next(cell.rows for cell in curve if cell.seed)
         print(curve_table(points, sizes))
         print(middle_table(points, middle))
-        bars += curve_bars(points, sizes, NETWORKS, middle)
+        networks = [name for name in NETWORKS if any(cell.model == name for cell in curve)]
+        bars += curve_bars(points, sizes, networks, middle)
         found["curve"] = [
             {"rows": rows, "model": model, **vars(point)} for (rows, model), point in points.items()
         ]

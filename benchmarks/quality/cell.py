@@ -102,6 +102,7 @@ def main(argv: list[str]) -> int:
     np.save(result_path.with_suffix(".npy"), logits.astype(np.float32))
     result = {
         "cell": cell.to_dict(),
+        "recipe": recipe(cell),
         "rows": {split: data.num_rows(split) for split in ("train", "validation", "test")},
         "clicks": {
             split: round(data.summary["splits"][split]["weight"] * data.label_rate(split))

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from benchmarks.model_quality import main, read_results, run_cells
+from benchmarks.quality import plan
 from benchmarks.quality.bars import calibration_bars, curve_bars, curve_points, gap_closed
 from benchmarks.quality.baselines import one_hot, tree_features
 from benchmarks.quality.data import EncodedRows
 from benchmarks.quality.plan import (
-    BASELINES,
     LOSSES,
     NETWORKS,
     Cell,
@@ -139,17 +139,18 @@ def test_every_recipe_is_a_valid_config(model, loss):
     assert config.train.loss.kind == loss.split()[0]
 
 
-def test_a_second_start_runs_only_what_is_missing(tmp_path: Path):
-    cells = [Cell("curve", 100, Log(90, 10, 10), name) for name in BASELINES]
+def test_a_second_start_runs_only_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    models = ("logistic_regression", "dcn_v2")
+    cells = [Cell("curve", 100, Log(90, 10, 10), name) for name in models]
     ran: list[str] = []
 
     def fails_at_first(cell, workdir, path):
         ran.append(cell.model)
-        if cell.model == "lightgbm" and ran.count("lightgbm") == 1:
-            raise RuntimeError("lightgbm failed: once")
+        if cell.model == "dcn_v2" and ran.count("dcn_v2") == 1:
+            raise RuntimeError("dcn_v2 failed: once")
         calibration = {"prediction_over_truth": 1.0, "calibration_error": 0.0}
         known = {"distance": 0.1, "calibrated": calibration, "peak_mb": 1.0}
-        path.write_text(json.dumps({"cell": cell.to_dict(), **known}))
+        path.write_text(json.dumps({"cell": cell.to_dict(), "recipe": recipe(cell), **known}))
 
     def prepared(log, workdir):
         assert (workdir / "data").is_dir()
@@ -157,8 +158,11 @@ def test_a_second_start_runs_only_what_is_missing(tmp_path: Path):
     assert run_cells(cells, tmp_path, fails_at_first, prepared) == [cells[1].name]
     assert run_cells(cells, tmp_path, fails_at_first, prepared) == []
     assert run_cells(cells, tmp_path, fails_at_first, prepared) == []
-    assert ran == ["logistic_regression", "lightgbm", "lightgbm"]
-    assert [r["cell"]["model"] for r in read_results(cells, tmp_path)] == list(BASELINES)
+    assert ran == ["logistic_regression", "dcn_v2", "dcn_v2"]
+    assert [r["cell"]["model"] for r in read_results(cells, tmp_path)] == list(models)
+    monkeypatch.setitem(plan.TRAIN, "epochs", plan.TRAIN["epochs"] + 1)
+    assert run_cells(cells, tmp_path, fails_at_first, prepared) == []
+    assert ran[3:] == ["dcn_v2"]  # another recipe is another cell
 
 
 def test_a_report_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture):
