@@ -20,11 +20,10 @@ Array = NDArray[np.float64]
 INVERSE_PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0)  # scikit-learn's C
 LARGEST_NATIVE = 600  # ids of more values reach LightGBM as target means
 FOLDS, PRIOR_ROWS = 5, 50.0
-TREES, PATIENCE = 2000, 50
+TREES, PATIENCE = 1000, 30
 TREE_OPTIONS = (
     {"num_leaves": 15, "min_data_in_leaf": 200},
-    {"num_leaves": 31, "min_data_in_leaf": 500},
-    {"num_leaves": 63, "min_data_in_leaf": 1000},
+    {"num_leaves": 63, "min_data_in_leaf": 500},
 )
 
 
@@ -88,7 +87,7 @@ def lightgbm_logits(
             {
                 "objective": "binary",
                 "metric": "binary_logloss",
-                "learning_rate": 0.05,
+                "learning_rate": 0.1,
                 "feature_fraction": 0.7,
                 "bagging_fraction": 0.8,
                 "bagging_freq": 1,
