@@ -1,0 +1,183 @@
+"""What is measured: the logs, the cells over them, and the one recipe that trains every network."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+__all__ = [
+    "BASELINES",
+    "LIGHTGBM",
+    "LOGISTIC_REGRESSION",
+    "NETWORKS",
+    "Cell",
+    "Log",
+    "calibration_cells",
+    "curve_cells",
+    "recipe",
+]
+
+CTR = 0.02
+LOGISTIC_REGRESSION, LIGHTGBM = "logistic_regression", "lightgbm"
+BASELINES = (LOGISTIC_REGRESSION, LIGHTGBM)
+# dstn and ad_image are about ad sequences and pictures, which this log does not have.
+NETWORKS: dict[str, dict[str, Any]] = {
+    "wide_deep": {},
+    "deepfm": {},
+    "dcn": {},
+    "dcn_v2": {},
+    "autoint": {"attention": {"num_layers": 2, "num_heads": 2, "head_dim": 8}},
+    "dlrm": {"dlrm": {"bottom_units": [64, 32]}},
+    "masknet": {},
+    "finalmlp": {"final_mlp": {"second_units": [64], "selection_units": [32]}},
+}
+MODEL = {"norm": "layer", "embedding_dim": 8, "hidden_units": [64, 32]}
+STEPS_PER_EPOCH = 220  # about; a batch size is a power of 2
+ROW_PENALTY = 0.25  # of one row of the log that touches an embedding row; see `recipe`
+TRAIN: dict[str, Any] = {
+    "epochs": 5,
+    "learning_rate": 0.005,
+    "embedding_learning_rate": 0.8,
+    "schedule": {"kind": "cosine"},
+    "early_stopping": {"metric": "auc", "patience": 5},
+}
+LOSSES: dict[str, Any] = {
+    "bce": "bce",
+    "pos_weight 10": {"kind": "pos_weight", "pos_weight": 10.0},
+    "pos_weight balanced": {"kind": "pos_weight", "pos_weight": "balanced"},
+    "focal": "focal",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Log:
+    """One synthetic log and its random split.
+
+    Attributes:
+        train, validation, test: rows expected in each split.
+        drift: see `SyntheticLog`.
+        negative_keep_rate: of the training rows.
+        seed: draws the rows.
+    """
+
+    train: int
+    validation: int
+    test: int
+    drift: float = 1.0
+    negative_keep_rate: float = 1.0
+    seed: int = 11
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the whole log."""
+        return self.train + self.validation + self.test
+
+    @property
+    def name(self) -> str:
+        """The raw log and the encoded one are kept under this name."""
+        sizes = f"{self.train}-{self.validation}-{self.test}"
+        return f"{sizes}-drift{self.drift:g}-keep{self.negative_keep_rate:g}-seed{self.seed}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One figure of the tables: a model trained once, in a process of its own.
+
+    Attributes:
+        kind: "curve" or "calibration".
+        rows: of the table's row: those of the log without its test rows.
+        log: what it learns from.
+        model: a network or a baseline.
+        seed: of initial weights and row order.
+        loss: a name in LOSSES.
+    """
+
+    kind: str
+    rows: int
+    log: Log
+    model: str
+    seed: int = 0
+    loss: str = "bce"
+
+    @property
+    def name(self) -> str:
+        """Unique; the cell's result is <name>.json."""
+        parts = [self.kind, f"{self.rows}", self.model, f"seed{self.seed}"]
+        if self.kind == "calibration":
+            parts += [self.loss.replace(" ", "_"), f"keep{self.log.negative_keep_rate:g}"]
+        return "-".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values, for the cell's own process and beside its result."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> Cell:
+        """The cell that `to_dict` described."""
+        return cls(**{**raw, "log": Log(**raw["log"])})
+
+
+def recipe(cell: Cell) -> dict[str, Any]:
+    """The sections `model` and `train` of a network's config: the same recipe for all of them.
+
+    Empty for a baseline, which chooses its options itself.
+
+    The batch grows with the log, so that an epoch has about as many steps at every size and the
+    learning rates hold at all of them. Adagrad starts from an accumulator that the mean gradient of
+    an embedding row hardly adds to: its rate over the batch size is what moves a row per click, and
+    rare ids stay near zero. L2 on touched rows is given per row of the log, as a prior would be.
+    """
+    if cell.model in BASELINES:
+        return {}
+    kept = cell.log.train * (CTR + cell.log.negative_keep_rate * (1 - CTR))
+    batch_size = 2 ** round(math.log2(max(kept / STEPS_PER_EPOCH, 32)))
+    model = {"name": cell.model, **MODEL, **NETWORKS[cell.model]}
+    train = {
+        "global_batch_size": batch_size,
+        **TRAIN,
+        "embedding_l2": ROW_PENALTY / batch_size,
+        "seed": cell.seed,
+        "loss": LOSSES[cell.loss],
+        "evaluation_batch_size": 32_768,
+        "deterministic": False,
+        "checkpoint_every_steps": 1_000_000,  # a cell that was killed starts anew
+    }
+    return {"model": model, "train": train}
+
+
+def curve_cells(*, quick: bool) -> list[Cell]:
+    """The learning curve, the important size first and the longest last.
+
+    A log of N rows is N rows to learn from, a tenth of them the validation split; the test rows come
+    on top, as many for every size.
+    """
+    sizes, seeds, middle, test = (1_000_000, 100_000, 300_000, 3_000_000), 3, 1_000_000, 400_000
+    networks = tuple(NETWORKS)
+    if quick:
+        sizes, seeds, middle, test = (60_000, 20_000), 2, 60_000, 40_000
+        networks = ("deepfm", "dcn_v2")
+    cells = []
+    for rows in sizes:
+        log = Log(rows - rows // 10, rows // 10, test)
+        cells += [Cell("curve", rows, log, name) for name in BASELINES]
+        for seed in range(seeds if rows == middle else 1):
+            cells += [Cell("curve", rows, log, name, seed) for name in networks]
+    return cells
+
+
+def calibration_cells(*, quick: bool) -> list[Cell]:
+    """Every loss at both keep rates; the splits hold the same rows at both."""
+    # At a CTR of 2 percent 600,000 rows hold 12,000 clicks.
+    train, held_out = (30_000, 20_000) if quick else (600_000, 600_000)
+    return [
+        Cell(
+            "calibration",
+            train + held_out,
+            Log(train, held_out, held_out, drift=0.0, negative_keep_rate=rate, seed=12),
+            "dcn_v2",
+            loss=loss,
+        )
+        for rate in ((0.1,) if quick else (1.0, 0.1))
+        for loss in LOSSES
+    ]

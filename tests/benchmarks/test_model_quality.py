@@ -1,0 +1,224 @@
+"""The quality benchmark's own arithmetic: bars, aggregation over seeds, resuming cell by cell."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.model_quality import main, read_results, run_cells
+from benchmarks.quality import plan
+from benchmarks.quality.bars import calibration_bars, curve_bars, curve_points, gap_closed
+from benchmarks.quality.baselines import one_hot, tree_features
+from benchmarks.quality.data import EncodedRows
+from benchmarks.quality.plan import (
+    LOSSES,
+    NETWORKS,
+    Cell,
+    Log,
+    calibration_cells,
+    curve_cells,
+    recipe,
+)
+from jobs.config import load_run_config
+from pipeline.encoded import EncodedSpec, IdFeature, SequenceFeature
+
+SIZES = (100, 1000)
+
+
+def result(rows, model, distance, seed=0):
+    cell = Cell("curve", rows, Log(rows, 10, 10), model, seed)
+    return {"cell": cell.to_dict(), "auc": 0.84 - distance, "bayes_auc": 0.84, "distance": distance}
+
+
+def difference(one, other):
+    gap = one["auc"] - other["auc"]
+    return gap, gap - 0.002, gap + 0.002
+
+
+def points(changed=()):
+    distances = {
+        (100, "logistic_regression"): 0.12,
+        (1000, "logistic_regression"): 0.10,
+        (100, "lightgbm"): 0.09,
+        (1000, "lightgbm"): 0.06,
+        (100, "a"): 0.08,
+        (1000, "a"): 0.04,
+        (100, "b"): 0.09,
+        (1000, "b"): 0.055,
+        **dict(changed),
+    }
+    return curve_points([result(*key, value) for key, value in distances.items()], difference)
+
+
+def holds(bars):
+    return [bar.holds for bar in bars]
+
+
+def test_every_bar_of_the_curve_holds_where_it_should():
+    assert holds(curve_bars(points(), SIZES, "ab", 1000)) == [True] * 4
+    assert gap_closed(points(), 1000, "a") == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(
+    "changed, failing",
+    [
+        ({(1000, "b"): 0.09}, [0, 3]),  # no better with ten times the data, and below LightGBM
+        ({(1000, "a"): 0.051}, [1]),
+        ({(1000, "a"): 0.050}, []),  # exactly half of the gap
+        ({(100, "b"): 0.0919}, []),  # below LightGBM, within the interval
+        ({(100, "b"): 0.0921}, [2]),
+    ],
+)
+def test_a_bar_of_the_curve_fails_by_itself(changed, failing):
+    found = holds(curve_bars(points(changed.items()), SIZES, "ab", 1000))
+    assert [i for i, held in enumerate(found) if held is not True] == failing
+
+
+def test_a_bar_that_lacks_a_cell_is_not_measured():
+    incomplete = {key: point for key, point in points().items() if key != (1000, "b")}
+    assert holds(curve_bars(incomplete, SIZES, "ab", 1000)) == [None, True, True, None]
+    assert holds(curve_bars({}, SIZES, "ab", 1000)) == [None] * 4
+
+
+def test_seeds_give_mean_deviation_and_an_interval_about_the_mean():
+    cells = [result(1000, "lightgbm", 0.06)]
+    cells += [result(1000, "a", d, seed) for seed, d in enumerate((0.03, 0.04, 0.05))]
+    point = curve_points(cells, difference)[1000, "a"]
+    assert (point.seeds, point.distance) == (3, pytest.approx(0.04))
+    assert point.deviation == pytest.approx(0.01)
+    assert point.against_lightgbm == pytest.approx((0.02, 0.018, 0.022))
+
+
+def calibrated(ratio, error, clicks=12_000):
+    return {
+        "calibrated": {"prediction_over_truth": ratio, "calibration_error": error},
+        "clicks": {"train": 5, "validation": clicks, "test": 12_000},
+    }
+
+
+@pytest.mark.parametrize(
+    "last, wanted, expected",
+    [
+        (calibrated(0.9801, 0.0009), 2, [True, True, True]),
+        (calibrated(1.021, 0.0009), 2, [False, True, True]),
+        (calibrated(1.0, 0.001), 2, [True, False, True]),
+        (calibrated(1.0, 0.0009, 9_999), 2, [True, True, False]),
+        (calibrated(1.0, 0.0009), 3, [None, None, None]),
+    ],
+)
+def test_the_bars_of_the_calibration(last, wanted, expected):
+    cells = [calibrated(1.01, 0.0005), last]
+    assert holds(calibration_bars(cells, wanted, 10_000)) == expected
+    assert holds(calibration_bars([], wanted, 10_000)) == [None] * 3
+
+
+def test_the_plan_is_what_was_asked_for():
+    cells = curve_cells(quick=False)
+    assert [c.rows for c in cells][:1] == [1_000_000]
+    assert sorted({c.rows for c in cells}) == [100_000, 300_000, 1_000_000, 3_000_000]
+    at_middle = [c for c in cells if c.rows == 1_000_000 and c.model in NETWORKS]
+    assert len(at_middle) == 3 * len(NETWORKS)
+    assert len(calibration_cells(quick=False)) == 2 * len(LOSSES)
+    everything = [*cells, *calibration_cells(quick=False)]
+    assert len({c.name for c in everything}) == len(everything)
+    assert all(Cell.from_dict(json.loads(json.dumps(c.to_dict()))) == c for c in everything)
+
+
+@pytest.mark.parametrize("model", NETWORKS)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_recipe_is_a_valid_config(model, loss):
+    cell = Cell("calibration", 1, Log(1_000, 1, 1), model, loss=loss)
+    sets = [
+        f"{section}.{key}={json.dumps(value)}"
+        for section, options in recipe(cell).items()
+        for key, value in options.items()
+    ]
+    config = load_run_config(None, sets)
+    assert config.model.name == model and config.model.norm.kind == "layer"
+    assert config.train.loss.kind == loss.split()[0]
+
+
+def test_a_second_start_runs_only_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    models = ("logistic_regression", "dcn_v2")
+    cells = [Cell("curve", 100, Log(90, 10, 10), name) for name in models]
+    ran: list[str] = []
+
+    def fails_at_first(cell, workdir, path):
+        ran.append(cell.model)
+        if cell.model == "dcn_v2" and ran.count("dcn_v2") == 1:
+            raise RuntimeError("dcn_v2 failed: once")
+        calibration = {"prediction_over_truth": 1.0, "calibration_error": 0.0}
+        known = {"distance": 0.1, "calibrated": calibration, "peak_mb": 1.0}
+        path.write_text(json.dumps({"cell": cell.to_dict(), "recipe": recipe(cell), **known}))
+
+    def prepared(log, workdir):
+        assert (workdir / "data").is_dir()
+
+    assert run_cells(cells, tmp_path, fails_at_first, prepared) == [cells[1].name]
+    assert run_cells(cells, tmp_path, fails_at_first, prepared) == []
+    assert run_cells(cells, tmp_path, fails_at_first, prepared) == []
+    assert ran == ["logistic_regression", "dcn_v2", "dcn_v2"]
+    assert [r["cell"]["model"] for r in read_results(cells, tmp_path)] == list(models)
+    monkeypatch.setitem(plan.TRAIN, "epochs", plan.TRAIN["epochs"] + 1)
+    assert run_cells(cells, tmp_path, fails_at_first, prepared) == []
+    assert ran[3:] == ["dcn_v2"]  # another recipe is another cell
+
+
+def test_a_report_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert main(["--report", "--workdir", str(tmp_path)]) == 0
+    assert "not measured" in capsys.readouterr().out
+    assert {b["holds"] for b in json.loads((tmp_path / "quality.json").read_text())["bars"]} == {
+        None
+    }
+
+
+def few_rows(labels):
+    return EncodedRows(
+        ids=np.array([[1, 3], [2, 0], [1, 3], [2, 700]], np.int32),
+        numeric=np.array([[0.5], [-1.0], [2.0], [0.0]], np.float32),
+        sequences={"tags": np.array([[1, 2], [0, 0], [2, 0], [1, 1]], np.int32)},
+        label=np.array(labels, np.float32),
+        weight=np.ones(4, np.float32),
+        truth=np.full(4, 0.5),
+    )
+
+
+SPEC = EncodedSpec(
+    ("n1",), (IdFeature("c1", 3), IdFeature("c2", 701)), (SequenceFeature("tags", 4, 2, "tags"),)
+)
+
+
+def test_one_hot_by_hand():
+    matrix = one_hot(few_rows([0, 1, 0, 1]), SPEC).toarray()
+    assert matrix.shape == (4, 3 + 701 + 4 + 1)
+    # row 0: c1=1, c2=3, tags 1 and 2 half each, n1
+    expected = np.zeros(709)
+    expected[[1, 3 + 3, 704 + 1, 704 + 2, 708]] = [1, 1, 0.5, 0.5, 0.5]
+    np.testing.assert_allclose(matrix[0], expected)
+    assert matrix[1, 704:708].sum() == 0  # no tags
+    assert matrix[3, 705] == 1.0  # the same tag twice
+
+
+def test_a_training_row_never_sees_its_own_label():
+    """Changing the label of one row leaves that row's own features alone."""
+    rng = np.random.default_rng(3)
+    count = 400
+
+    def rows(labels):
+        ids = np.random.default_rng(1).integers(1, 3, (count, 2)).astype(np.int32)
+        tags = np.random.default_rng(2).integers(0, 4, (count, 2)).astype(np.int32)
+        numeric = np.zeros((count, 1), np.float32)
+        label = labels.astype(np.float32)
+        ones = np.ones(count, np.float32)
+        return EncodedRows(ids, numeric, {"tags": tags}, label, ones, label.astype(float))
+
+    before = (rng.random(count) < 0.3).astype(float)
+    after = before.copy()
+    after[7] = 1 - after[7]
+    (one, other), native = tree_features(rows(before), (rows(before),), SPEC)
+    (changed, _), _ = tree_features(rows(after), (rows(before),), SPEC)
+    assert native == [0]
+    # the smoothing prior alone (the mean over the other folds) may not contain the label either
+    np.testing.assert_array_equal(one[7], changed[7])
+    assert (one != changed).any() and one.shape == other.shape == (count, 4)
