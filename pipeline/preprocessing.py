@@ -6,6 +6,7 @@ FnApiRunner (DirectRunner would first try to download another); any `--runner` p
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -37,6 +38,7 @@ from pipeline.statistics_assembly import assemble_statistics, base_vocabularies
 from pipeline.statistics_proto import to_proto
 from pipeline.step_directory import is_finished, step_directory
 from pipeline.vocabulary_pass import build_vocabularies
+from pipeline.worker_environment import worker_environment
 
 __all__ = ["Progress", "preprocess"]
 
@@ -116,12 +118,12 @@ class _Job:
         pipeline.local_tempdir = tempfile.mkdtemp(prefix="beam-", dir=self.staging / "spill")
         blocks = pipeline | "Blocks" >> beam.Create(list(self.blocks))
         build(blocks | "Spread" >> beam.Reshuffle())
+        shown: Any = contextlib.nullcontext()
+        if self._progress is not None:
+            shown = self._progress(phase, self.staging / "progress", len(self.blocks))
         try:
-            if self._progress is None:
+            with worker_environment(options), shown:
                 pipeline.run().wait_until_finish()
-            else:
-                with self._progress(phase, self.staging / "progress", len(self.blocks)):
-                    pipeline.run().wait_until_finish()
         except Exception as error:
             raise unwrapped(error) from error
 

@@ -56,9 +56,12 @@ def partition_of(values: pa.Array, num_partitions: int) -> np.ndarray:
 
 def content_bytes(values: pa.Array) -> bytes:
     """A binary array's lengths and bytes, whatever its buffers look like: for fingerprints."""
-    texts = values.to_pylist()
-    lengths = np.array([len(t) for t in texts], "<i8")
-    return lengths.tobytes() + b"".join(texts)
+    if not len(values):
+        return b""
+    _, offset_buffer, data = values.buffers()
+    offsets = np.frombuffer(offset_buffer, np.int32)[values.offset :][: len(values) + 1]
+    texts = b"" if data is None else bytes(memoryview(data)[offsets[0] : offsets[-1]])
+    return np.diff(offsets).astype("<i8").tobytes() + texts
 
 
 def merge_counts(tables: Iterable[pa.Table]) -> pa.Table:

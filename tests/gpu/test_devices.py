@@ -90,7 +90,9 @@ def test_all_devices_train_as_one_cpu(tmp_path, kind, tables):
 )
 def test_two_replicas_train_as_one(tmp_path, kind, norm):
     need(kind, gpus=2)
-    options = {"train": {"epochs": 1}, "model": {**NO_DROPOUT, "norm": norm}}
+    # Adam would make steps of the rounding in the gradient of a bias that batch norm takes out again.
+    train = {"epochs": 1, "optimizer": "sgd", "learning_rate": 0.1}
+    options = {"train": train, "model": {**NO_DROPOUT, "norm": norm}}
     for count in (1, 2):
         found = run("train_tiny", kind, out=tmp_path / str(count), count=count, **options)
         assert found["replicas"] == count
