@@ -48,6 +48,8 @@ NORMS = ("batch", "group", "layer")
 SIZES = {"embedding_dim": 8, "hidden_units": [128, 64]}
 AUXILIARY = [[f"{kind}_ads", f"{kind}_topics"] for kind in AD_KINDS]
 TRAIN = {"global_batch_size": 512, "learning_rate": 0.002, "embedding_learning_rate": 0.05}
+# few rows make few steps: moving statistics would still be on their way from zero and one
+OF_PICTURES = {"global_batch_size": 256, "reestimate_batch_statistics": True}
 
 Cells = dict[str, list[Scored]]  # by model, a list over seeds
 Plan = dict[str, tuple[DataDirectory, dict[str, Any]]]  # by model: its data and config
@@ -91,7 +93,7 @@ def sequence_cells(work: Path, num_rows: int, seeds: int) -> Cells:
         options = {"aggregation": aggregation, "auxiliary": AUXILIARY, "attention_units": 32}
         model = {"name": "dstn", "norm": "layer", **SIZES, "dstn": options}
         plan[name] = (data, model)
-    return over_seeds(plan, work / "cells", "dstn", seeds)
+    return over_seeds(plan, TRAIN, work / "cells", "dstn", seeds)
 
 
 def image_cells(work: Path, sprite: Path, num_rows: int, seeds: int) -> Cells:
@@ -104,7 +106,7 @@ def image_cells(work: Path, sprite: Path, num_rows: int, seeds: int) -> Cells:
         image = {"filters": [8, 16], "embedding_dim": 16}
         pictured = {"name": "ad_image", "norm": {"kind": norm}, **SIZES, "image": image}
         plan |= {f"dcn_v2, {norm}": (data, tabular), f"ad_image, {norm}": (data, pictured)}
-    return over_seeds(plan, work / "cells", "pictures", seeds)
+    return over_seeds(plan, {**TRAIN, **OF_PICTURES}, work / "cells", "pictures", seeds)
 
 
 def cut(sprite: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -116,14 +118,14 @@ def cut(sprite: Path) -> tuple[np.ndarray, np.ndarray]:
     return pictures, np.repeat(np.arange(30) // 3, 30)
 
 
-def over_seeds(plan: Plan, work: Path, group: str, seeds: int) -> Cells:
+def over_seeds(plan: Plan, train: dict[str, Any], work: Path, group: str, seeds: int) -> Cells:
     """Every model of the plan with every seed: all models with one seed before the next."""
     cells: Cells = {name: [] for name in plan}
     for seed in range(seeds):
         for name, (data, model) in plan.items():
             started = time.perf_counter()
             path = work / f"{group} {name} {seed}".replace(", ", "-").replace(" ", "-")
-            scored = trained_and_scored(data, model, {**TRAIN, "seed": seed}, path)
+            scored = trained_and_scored(data, model, {**train, "seed": seed}, path)
             cells[name].append(scored)
             seconds = time.perf_counter() - started
             print(f"{path.name}: AUC {scored.auc:.4f}, {seconds:.0f} s", file=sys.stderr)
@@ -154,7 +156,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sequence-rows", type=int, default=300_000)
-    parser.add_argument("--image-rows", type=int, default=60_000)
+    parser.add_argument("--image-rows", type=int, default=120_000)
     parser.add_argument("--sprite", type=Path, help="fashion-mnist-sprite.png")
     parser.add_argument("--quick", action="store_true", help="one seed, few rows: does it run?")
     args = parser.parse_args(argv)
