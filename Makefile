@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 ROWS ?= 200000
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all fuzz lint format bench clean
+.PHONY: help install demo test test-all fuzz lint format bench bench-models clean
 
 help:  ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
 $(VENV)/.installed: setup.cfg constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"clickparity needs Python 3.11, 3.12 or 3.13; got {v[0]}.{v[1]}. Try: make PYTHON=python3.11 ...")'
@@ -43,7 +43,11 @@ format: install  ## rewrite the code as ruff likes it
 
 bench: install  ## ratios against peers, one table a benchmark
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
-	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	@for name in preprocess training serving; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
+
+bench-models: install  ## quality of the models against a known truth: an hour on 2 cores, goes on where it stopped
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
+	$(BIN)/python benchmarks/model_quality.py --workdir quality_out
 
 clean:  ## the demo's output and caches; keeps .venv
 	rm -rf demo_out .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

@@ -102,7 +102,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--cpp-loader",
         choices=("auto", "on", "off"),
         default="auto",
-        help="score with TF Serving's C++ loader too; auto: where it was compiled before",
+        help="score with TF Serving's C++ loader too; auto: where a compiler exists; on: always",
     )
 
     sub = command("export", "export", "gate on the parity report, then publish the same bytes")

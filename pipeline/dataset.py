@@ -13,11 +13,12 @@ import tensorflow as tf
 from pipeline.data_directory import DataDirectory
 from pipeline.records import RowLayout
 
-__all__ = ["evaluation_batches", "steps_per_epoch", "training_batches"]
+__all__ = ["evaluation_batches", "steps_per_epoch", "training_batches", "unpacked_batches"]
 
 _WINDOW_ROWS = 1 << 16  # rows permuted together: 65,536 rows of 45 words are 12 MB
 _CYCLE_LENGTH = 4
 _EXAMPLES_AT_ONCE = 1024
+_UNPACKED_TOGETHER = 8192  # rows: some MB
 
 
 def steps_per_epoch(data: DataDirectory, batch_size: int) -> int:
@@ -49,6 +50,36 @@ def _options() -> tf.data.Options:
     # Rebatching by us, sharding by the strategy: a file-level auto-shard would change what a step sees.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return options
+
+
+def unpacked_batches(rows: tf.data.Dataset, layout: RowLayout, batch_size: int) -> tf.data.Dataset:
+    """Packed rows -> batches of exactly `batch_size`; rows that fill no batch are left over.
+
+    Several batches are unpacked by one call: at 512 rows a batch, calls cost more than bytes.
+
+    Args:
+        rows: int32 [n, row_words], whatever n.
+        layout: of the rows.
+        batch_size: in rows.
+    """
+    together = max(1, _UNPACKED_TOGETHER // batch_size)
+    # TensorFlow's unbatch crashes on tensors without elements: those are put back behind it.
+    absent = {s.key: s for s in layout.sections if not s.words}
+
+    def unpack(several: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {
+            name: tf.reshape(values, [together, batch_size, *values.shape[1:]])
+            for name, values in layout.unpack(several).items()
+            if name not in absent
+        }
+
+    def complete(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        none = {n: tf.zeros([batch_size, *s.shape], s.dtype) for n, s in absent.items()}
+        return {**batch, **none}
+
+    several = rows.rebatch(together * batch_size, drop_remainder=True)
+    batches = several.map(unpack, num_parallel_calls=2).unbatch()
+    return batches.map(complete, num_parallel_calls=2) if absent else batches
 
 
 def training_batches(
@@ -89,9 +120,8 @@ def training_batches(
 
     filler = windows.map(without_weight).repeat()
     steps = steps_per_epoch(data, batch_size)
-    batches = windows.concatenate(filler).rebatch(batch_size, drop_remainder=True).take(steps)
-    batches = batches.skip(first_step).map(layout.unpack, num_parallel_calls=2)
-    return batches.with_options(_options()).prefetch(4)
+    batches = unpacked_batches(windows.concatenate(filler), layout, batch_size)
+    return batches.take(steps).skip(first_step).with_options(_options()).prefetch(4)
 
 
 def evaluation_batches(data: DataDirectory, split: str, batch_size: int) -> tf.data.Dataset:

@@ -176,6 +176,20 @@ def _encode_chunk(
     return rows, row_split, shard, fate
 
 
+def _gathered(pieces: list[Piece], width: int) -> np.ndarray:
+    """The rows of some pieces, int32 [n, width], read into one array."""
+    rows = np.empty((sum(p.rows for p in pieces), width), "<i4")
+    start = 0
+    for piece in pieces:
+        part = rows[start : start + piece.rows]
+        with open(piece.path, "rb") as file:
+            file.seek(piece.offset)
+            if file.readinto(memoryview(part).cast("B")) != part.nbytes:
+                raise OSError(f"{piece.path} was cut short while it was read")
+        start += piece.rows
+    return rows
+
+
 class WriteShard(beam.DoFn):
     """((split, shard), pieces) -> one TFRecord file, permuted; emits a ShardResult."""
 
@@ -190,11 +204,7 @@ class WriteShard(beam.DoFn):
         plan = self._plan
         layout = RowLayout.of(plan.spec)
         width = layout.row_words
-        parts = [
-            np.fromfile(p.path, "<i4", count=p.rows * width, offset=p.offset).reshape(-1, width)
-            for p in sorted(pieces)
-        ]
-        rows = np.concatenate(parts) if parts else np.zeros((0, width), np.int32)
+        rows = _gathered(sorted(pieces), width)
         order = np.random.default_rng([plan.config.seed, split, shard]).permutation(len(rows))
         rows = rows[order]
         name = f"part-{shard:05d}-of-{plan.num_shards[split]:05d}.tfrecord"

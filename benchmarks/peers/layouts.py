@@ -105,13 +105,14 @@ def read(mode: str, directory: Path, num_rows: int) -> float:
     """Rows a second."""
     import tensorflow as tf
 
+    from pipeline.dataset import unpacked_batches
     from pipeline.examples_layout import decode_examples
 
     layout, spec = layout_and_spec()
     kind, batch = mode.split(":")
     if kind == "read_packed":
         records = tf.data.TFRecordDataset(str(directory / "packed")).map(layout.from_record)
-        data = records.repeat().rebatch(int(batch)).map(layout.unpack, num_parallel_calls=2)
+        data = unpacked_batches(records.repeat(), layout, int(batch))
     else:
         records = tf.data.TFRecordDataset(str(directory / "examples")).repeat().batch(int(batch))
         data = records.map(lambda s: decode_examples(s, spec), num_parallel_calls=2)

@@ -1,7 +1,7 @@
-"""When the export check also asks TF Serving's C++ loader.
+"""When the export check also asks TF Serving's C++ loader: wherever a C++ compiler exists.
 
-Compiling it takes from half a minute to several on a small machine, once for each TensorFlow. So it is
-used where it was compiled before, and compiled where it is asked for: `clickparity parity --cpp-loader on`.
+Compiling it takes half a minute on a small machine, once for each TensorFlow; the program is then kept in
+the user's cache directory.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+
+from pipeline.errors import ConfigError
 
 __all__ = ["Loader", "LoaderUse", "find_loader", "loader_cache"]
 
@@ -58,15 +60,15 @@ def find_loader(use: LoaderUse, say: Callable[[str], None] = lambda line: None) 
     """The loader as the option wants it.
 
     Args:
-        use: "on" compiles it when needed; "auto" uses one that is in the cache (and compiles anew
-            when it is of another TensorFlow); "off" does without.
+        use: "auto" takes it where it can be compiled, "on" insists on it, "off" does without.
         say: is told before a compiler starts.
+
+    Raises:
+        ConfigError: "on", and it cannot be compiled here.
     """
     if use == "off":
         return Loader(None, "switched off (--cpp-loader off)")
     cache = loader_cache()
-    if use == "auto" and not any(cache.glob("score_requests-*")):
-        return Loader(None, f"not compiled yet in {cache} (--cpp-loader on compiles it)")
     from serving.cpp_loader import build_loader
 
     reasons: list[str] = []
@@ -74,5 +76,11 @@ def find_loader(use: LoaderUse, say: Callable[[str], None] = lambda line: None) 
     try:
         binary = build_loader(cache, on_unavailable=reasons.append)
     except OSError as error:
-        return Loader(None, f"{cache} cannot be written ({error.strerror})")
+        binary, reasons = None, [f"{cache} cannot be written ({error.strerror})"]
+    if binary is None and use == "on":
+        raise ConfigError(
+            "--cpp-loader on needs a C++ compiler and a cache directory",
+            "; ".join(reasons),
+            "Install g++, or take --cpp-loader auto, which goes on without.",
+        )
     return Loader(binary, "; ".join(reasons))
