@@ -184,7 +184,7 @@ def _gathered(pieces: list[Piece], width: int) -> np.ndarray:
         part = rows[start : start + piece.rows]
         with open(piece.path, "rb") as file:
             file.seek(piece.offset)
-            if file.readinto(memoryview(part).cast("B")) != part.nbytes:
+            if file.readinto(part.data.cast("B")) != part.nbytes:
                 raise OSError(f"{piece.path} was cut short while it was read")
         start += piece.rows
     return rows

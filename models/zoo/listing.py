@@ -99,17 +99,17 @@ def describe_models() -> Listing:
 
 
 def option_entries(config: type[StrictConfig]) -> tuple[OptionEntry, ...]:
-    """The options of one config class, in order."""
+    """The options of one config class, in order; a group of options stands as its members."""
     lines = _attribute_lines(inspect.getdoc(config) or "")
-    return tuple(
-        OptionEntry(
-            path=f"{config.label}.{name}",
-            values=_values(field.annotation),
-            default=_json(field.get_default(call_default_factory=True)),
-            line=lines.get(name, ""),
-        )
-        for name, field in config.model_fields.items()
-    )
+    entries: list[OptionEntry] = []
+    for name, field in config.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        if isinstance(default, StrictConfig) and not isinstance(default, NormConfig):
+            entries += option_entries(type(default))
+            continue
+        values, line = _values(field.annotation), lines.get(name, "")
+        entries.append(OptionEntry(f"{config.label}.{name}", values, _json(default), line))
+    return tuple(entries)
 
 
 def _attribute_lines(doc: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from jobs.config import load_run_config
 from jobs.steps import train_run
 from serving.export import build_export, serving_module
-from serving.parity.checks import export_equality
+from serving.parity.export_checks import ask, export_equality
 from serving.parity.loader import find_loader
 from serving.parity.rows import real_rows
 from tests.conftest import SETTINGS
@@ -32,7 +32,8 @@ def test_a_compressed_model_exports_the_logits_that_it_has_in_memory(kind, tiny_
     export_dir = build_export(run)
     real, encoded = real_rows(tiny_data, 64)
     loader = find_loader("off", print)
-    check = export_equality(serving_module(run), export_dir, real, encoded, loader=loader)
+    asked = export_equality(serving_module(run), export_dir, real, encoded, loader=loader)
+    (check,) = ask(export_dir, [asked])
     assert check.passed, check
     saved = saved_model_pb2.SavedModel.FromString((export_dir / "saved_model.pb").read_bytes())
     (graph,) = saved.meta_graphs

@@ -38,6 +38,8 @@ def test_values_and_defaults_are_told():
     assert options["model.activation"].values == "relu | gelu | selu | swish | tanh"
     assert options["model.hidden_units"].default == [400, 400, 400]
     assert options["model.norm"].default == "layer"
+    assert options["model.embedding.compression.kind"].default == "none"
+    assert "model.embedding" not in options
     norm = {o.path: o for o in describe_models().norm_options}
     assert norm["model.norm.kind"].values.startswith("none | batch | layer")
     assert norm["model.norm.kind"].default == "layer"
