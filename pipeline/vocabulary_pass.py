@@ -22,7 +22,9 @@ from pipeline.vocabulary import (
 
 __all__ = ["build_vocabularies", "from_bytes", "to_bytes"]
 
-_COMPACT_ROWS = 200_000
+_COMPACT_ROWS = (
+    8_192  # counts that wait to be merged; there is one accumulator a feature and partition
+)
 
 
 def to_bytes(table: pa.Table) -> bytes:
