@@ -32,7 +32,7 @@ def block_progress(
     """Shows how far a Beam job is, from the marks that finished blocks (and shards) leave.
 
     Args:
-        phase: times, statistics or encode.
+        phase: times, statistics, encode or score.
         marks: the directory of marks, named <phase>-<block>-<rows>; the encode phase is at its end only
             when its shards are written beside it, too.
         num_blocks: blocks to read.

@@ -1,28 +1,23 @@
 """The Beam job: raw click logs -> a data directory. Statistics pass, encode pass, splits, rejects, summary.
 
-An element of a PCollection is a block or a few numbers, never a row. Local runs use Beam's in-process
-FnApiRunner (DirectRunner would first try to download another); any `--runner` passes through.
+An element of a PCollection is a block or a few numbers, never a row.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import pickle
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
-from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from pipeline.accounting import check_rejects, summarise
-from pipeline.beam_errors import unwrapped
+from pipeline.beam_job import run_job
 from pipeline.count_pass import CountRows, MergePartials, write_pickle
 from pipeline.data_directory import SPLITS, DataDirectory
 from pipeline.encode_pass import EncodePlan, EncodeRows, ShardResult, WriteShard
@@ -38,7 +33,6 @@ from pipeline.statistics_assembly import assemble_statistics, base_vocabularies
 from pipeline.statistics_proto import to_proto
 from pipeline.step_directory import is_finished, step_directory
 from pipeline.vocabulary_pass import build_vocabularies
-from pipeline.worker_environment import worker_environment
 
 __all__ = ["Progress", "preprocess"]
 
@@ -107,25 +101,16 @@ class _Job:
         self._options, self._progress = beam_options, progress
 
     def _run(self, phase: str, build: Callable[[beam.PCollection], None]) -> None:
-        """One pipeline over all blocks; errors of ours come out of it unwrapped."""
-        options = PipelineOptions(self._options)
-        options.view_as(SetupOptions).save_main_session = False
-        chosen = options.get_all_options().get("runner")
-        pipeline = beam.Pipeline(runner=chosen or FnApiRunner(), options=options)
-        # Beam removes this folder at the end of a run, which a killed one never reaches: in the staging
-        # directory the next start clears it away.
-        os.rmdir(pipeline.local_tempdir)
-        pipeline.local_tempdir = tempfile.mkdtemp(prefix="beam-", dir=self.staging / "spill")
-        blocks = pipeline | "Blocks" >> beam.Create(list(self.blocks))
-        build(blocks | "Spread" >> beam.Reshuffle())
+        """One pipeline over all blocks."""
+
+        def over_blocks(pipeline: beam.Pipeline) -> None:
+            blocks = pipeline | "Blocks" >> beam.Create(list(self.blocks))
+            build(blocks | "Spread" >> beam.Reshuffle())
+
         shown: Any = contextlib.nullcontext()
         if self._progress is not None:
             shown = self._progress(phase, self.staging / "progress", len(self.blocks))
-        try:
-            with worker_environment(options), shown:
-                pipeline.run().wait_until_finish()
-        except Exception as error:
-            raise unwrapped(error) from error
+        run_job(self._options, self.staging / "spill", over_blocks, shown)
 
     # --------------------------------------------------------------- split by time
 

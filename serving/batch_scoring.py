@@ -8,6 +8,7 @@ the files alone, so the number of workers changes no bit.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -20,10 +21,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-from pipeline.beam_errors import unwrapped
+from pipeline.beam_job import run_job
 from pipeline.errors import DataError
 from pipeline.raw_rows import raw_matrices
 from pipeline.schema import FeatureSchema
@@ -86,7 +85,7 @@ def run_scoring(
         plan: see there.
         blocks: of the input files.
         beam_options: Beam's own.
-        progress: called with ("encode", directory of marks, number of blocks).
+        progress: called with ("score", directory of marks, number of blocks).
 
     Returns:
         Where every input row went.
@@ -97,28 +96,23 @@ def run_scoring(
     staging = Path(plan.staging)
     for name in ("spill", "rejects", "progress"):
         (staging / name).mkdir()
-    options = PipelineOptions(list(beam_options))
-    options.view_as(SetupOptions).save_main_session = False
-    chosen = options.get_all_options().get("runner")
-    pipeline = beam.Pipeline(runner=chosen or FnApiRunner(), options=options)
-    scored = (
-        pipeline
-        | "Blocks" >> beam.Create(list(blocks))
-        | "Spread" >> beam.Reshuffle()
-        | "Score" >> beam.ParDo(ScoreBlock(plan))
-    )
-    # The number of a row in its file is known once the blocks before it have been counted.
-    everything = scored | "All" >> beam.combiners.ToList()
-    _ = scored | "Write" >> beam.Map(_write_part, plan, beam.pvalue.AsSingleton(everything))
-    _ = everything | "Save" >> beam.Map(_save_counts, str(staging / "counts.json"))
-    try:
-        if progress is None:
-            pipeline.run().wait_until_finish()
-        else:
-            with progress("encode", staging / "progress", len(blocks)):
-                pipeline.run().wait_until_finish()
-    except Exception as error:
-        raise unwrapped(error) from error
+
+    def build(pipeline: beam.Pipeline) -> None:
+        scored = (
+            pipeline
+            | "Blocks" >> beam.Create(list(blocks))
+            | "Spread" >> beam.Reshuffle()
+            | "Score" >> beam.ParDo(ScoreBlock(plan))
+        )
+        # The number of a row in its file is known once the blocks before it have been counted.
+        everything = scored | "All" >> beam.combiners.ToList()
+        _ = scored | "Write" >> beam.Map(_write_part, plan, beam.pvalue.AsSingleton(everything))
+        _ = everything | "Save" >> beam.Map(_save_counts, str(staging / "counts.json"))
+
+    shown: Any = contextlib.nullcontext()
+    if progress is not None:
+        shown = progress("score", staging / "progress", len(blocks))
+    run_job(beam_options, staging / "spill", build, shown)
     counts = json.loads((staging / "counts.json").read_text())
     (staging / "counts.json").unlink()
     summary: dict[str, Any] = counts
@@ -159,7 +153,7 @@ class ScoreBlock(beam.DoFn):
             lines = "".join(json.dumps(r.to_json(), ensure_ascii=False) + "\n" for r in rejects)
             name = f"block-{block.index:05d}.jsonl"
             write_atomically(Path(plan.staging) / "rejects" / name, lines)
-        (Path(plan.staging) / "progress" / f"encode-{block.index}-{num_rows}").touch()
+        (Path(plan.staging) / "progress" / f"score-{block.index}-{num_rows}").touch()
         rejected = sum(reasons.values())
         counted = tuple(sorted(reasons.items()))
         yield ScoredBlock(block.index, block.path, path, num_rows, rejected, counted)

@@ -36,7 +36,8 @@ def until(stream: io.StringIO, text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "phase, prefix", [("times", "times"), ("statistics", "count"), ("encode", "encode")]
+    "phase, prefix",
+    [("times", "times"), ("statistics", "count"), ("encode", "encode"), ("score", "score")],
 )
 def test_a_terminal_shows_rows_rate_and_percent(phase: str, prefix: str, tmp_path: Path) -> None:
     marks, stream = staging(tmp_path), io.StringIO()

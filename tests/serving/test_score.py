@@ -1,5 +1,6 @@
 """Batch prediction: the online numbers, every row accounted for, the same bytes with two workers."""
 
+import contextlib
 import json
 import shutil
 
@@ -84,6 +85,29 @@ def test_two_workers_write_the_same_bytes(scored, export_dir, tiny_log, tmp_path
     one = {path.name: path.read_bytes() for path in scored[0].glob(PARTS)}
     two = {path.name: path.read_bytes() for path in (tmp_path / "two").glob(PARTS)}
     assert one == two
+
+
+def test_every_block_leaves_the_mark_that_its_progress_counts(export_dir, tiny_log, tmp_path):
+    shown = []
+
+    @contextlib.contextmanager
+    def progress(phase, marks, num_blocks):
+        yield
+        names = [mark.name.split("-") for mark in marks.iterdir()]
+        shown.append((phase, {name[0] for name in names}, len(names), num_blocks))
+        shown.append(sum(int(name[2]) for name in names))
+
+    summary = score_files(
+        export_dir,
+        [str(tiny_log / "*.csv")],
+        tmp_path / "shown",
+        block_bytes=100_000,
+        progress=progress,
+    )
+    (phase, prefixes, marks, blocks), rows = shown
+    assert (phase, prefixes, marks) == ("score", {"score"}, blocks)
+    assert rows == summary["input_rows"]
+    assert not list(tmp_path.glob("**/beam-*"))
 
 
 @pytest.mark.slow
