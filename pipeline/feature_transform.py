@@ -155,12 +155,17 @@ class FeatureTransform(tf.Module):
     ) -> dict[str, tf.Tensor]:
         """Everything but the images.
 
+        The widths are checked in the graph: TF Serving holds no request against a signature's shapes, and a
+        text matrix of one column would be broadcast to all features, a number too many be ignored.
+
         Args:
             numbers: float32 [batch, N].
             texts: string [batch, len(columns)].
             columns: the names of the columns of `texts`.
             plain_ids: ids of the plain categorical features, where they are known already.
         """
+        numbers = tf.ensure_shape(numbers, [None, len(self.schema.input_numbers)])
+        texts = tf.ensure_shape(texts, [None, len(columns)])
         wide = tf.cast(numbers, tf.float64)
         encoded = {"numeric": encode_numeric(wide, self._numeric)}
         ids, sequences = self._encode_texts(texts, columns, plain_ids)
@@ -238,8 +243,6 @@ class FeatureTransform(tf.Module):
         ]
     )
     def _encode_matrices(self, numbers: tf.Tensor, texts: tf.Tensor) -> dict[str, tf.Tensor]:
-        numbers = tf.ensure_shape(numbers, [None, len(self.schema.input_numbers)])
-        texts = tf.ensure_shape(texts, [None, len(self.schema.input_texts)])
         return self._encode_columns(numbers, texts, self.schema.input_texts)
 
     @tf.function(
@@ -264,11 +267,8 @@ class FeatureTransform(tf.Module):
     def _encode_around(
         self, numbers: tf.Tensor, texts: tf.Tensor, plain_ids: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        columns = self._other_columns
-        numbers = tf.ensure_shape(numbers, [None, len(self.schema.input_numbers)])
-        texts = tf.ensure_shape(texts, [None, len(columns)])
         plain_ids = tf.ensure_shape(plain_ids, [None, len(self._plain)])
-        return self._encode_columns(numbers, texts, columns, plain_ids)
+        return self._encode_columns(numbers, texts, self._other_columns, plain_ids)
 
     @property
     def _other_columns(self) -> tuple[str, ...]:

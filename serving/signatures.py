@@ -62,24 +62,8 @@ class ServingModule(tf.Module):
         images: Mapping[str, tf.Tensor] | None = None,
     ) -> tf.Tensor:
         """Stacked raw columns -> calibrated logits float32 [B]."""
-        encoded = self._encode(numbers, texts, images)
+        encoded = self.transform.encode(numbers, texts, images)
         return self.calibration.logits(self.model(encoded, training=False))
-
-    def _encode(
-        self,
-        numbers: tf.Tensor,
-        texts: tf.Tensor,
-        images: Mapping[str, tf.Tensor] | None,
-    ) -> dict[str, tf.Tensor]:
-        """Stacked raw columns -> encoded tensors, after a look at their shapes.
-
-        TF Serving holds no request against a signature's shapes: a text matrix of one column would be
-        broadcast to all features, a column too many be ignored, and both be scored.
-        """
-        numbers = tf.ensure_shape(numbers, [None, len(self._schema.input_numbers)])
-        texts = tf.ensure_shape(texts, [None, len(self._schema.input_texts)])
-        encoded: dict[str, tf.Tensor] = self.transform.encode(numbers, texts, images)
-        return encoded
 
     def _answer(self, logits: tf.Tensor) -> dict[str, tf.Tensor]:
         return {
@@ -127,7 +111,7 @@ class ServingModule(tf.Module):
 
         @tf.function
         def encode(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-            return self._encode(*matrices_of(inputs))
+            return self.transform.encode(*matrices_of(inputs))
 
         @tf.function
         def serialized_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
