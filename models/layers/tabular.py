@@ -16,7 +16,7 @@ from models.layers.normalization import NormFactory
 from pipeline.encoded import EncodedSpec
 from pipeline.errors import ConfigError
 
-__all__ = ["FieldFeatures", "FlatFeatures", "LinearTerm", "check_has_features"]
+__all__ = ["EmbeddedFeatures", "FieldFeatures", "FlatFeatures", "LinearTerm", "check_has_features"]
 
 Inputs = dict[str, tf.Tensor]
 
@@ -42,8 +42,8 @@ def _embedding(
     return make_embedding(spec, dim, config, name=name) if has_ids else None
 
 
-class FlatFeatures(keras.layers.Layer):
-    """All features of a row side by side: raw numerics, then every field's embedding.
+class EmbeddedFeatures(keras.layers.Layer):
+    """Base of the layers that embed all features of a row, and normalize the embeddings.
 
     Args:
         spec: the encoded features.
@@ -51,52 +51,8 @@ class FlatFeatures(keras.layers.Layer):
         norm: makes the normalization of the embeddings [batch, fields, dim].
         embedding: initializer and compression of the table.
 
-    Shapes:
-        inputs to [batch, D + F * dim], F counting sequences (pooled) too.
-    """
-
-    def __init__(
-        self,
-        spec: EncodedSpec,
-        dim: int,
-        *,
-        norm: NormFactory = no_layer,
-        embedding: EmbeddingConfig = DEFAULT_EMBEDDING,
-        name: str | None = None,
-    ) -> None:
-        super().__init__(name=name)
-        check_has_features(spec)
-        self.has_numeric = bool(spec.numeric)
-        self.embedding = _embedding(spec, dim, embedding, "embedding")
-        self.norm = norm()
-        fields = 0 if self.embedding is None else self.embedding.num_fields
-        self.embedded_width = fields * dim
-
-    def call(self, inputs: Inputs, training: bool | None = None) -> tf.Tensor:
-        """The row as one vector."""
-        parts = []
-        if self.has_numeric:
-            parts.append(tf.cast(inputs["numeric"], self.compute_dtype))
-        if self.embedding is not None:
-            embedded = self.norm(self.embedding(inputs), training=training)  # [batch, fields, dim]
-            parts.append(tf.reshape(embedded, [-1, self.embedded_width]))
-        return tf.concat(parts, axis=1)
-
-
-class FieldFeatures(keras.layers.Layer):
-    """One vector per field: x_d * v_d for numeric field d, then each categorical's embedding.
-
-    Args:
-        spec: the encoded features.
-        dim: width of every vector.
-        norm: makes the normalization of the embeddings [batch, fields, dim].
-        embedding: initializer and compression of the table.
-
-    Shapes:
-        inputs to [batch, D + F, dim], F counting sequences (pooled) too.
-
-    Source:
-        Song et al. 2019, "AutoInt", section 4.3 (numeric fields), arXiv 1810.11921.
+    Raises:
+        ConfigError: as `check_has_features` says.
     """
 
     def __init__(
@@ -113,8 +69,50 @@ class FieldFeatures(keras.layers.Layer):
         self.num_numeric, self.dim = len(spec.numeric), dim
         self.embedding = _embedding(spec, dim, embedding, "embedding")
         self.norm = norm()
-        fields = 0 if self.embedding is None else self.embedding.num_fields
-        self.num_fields = self.num_numeric + fields
+        self.num_embedded = 0 if self.embedding is None else self.embedding.num_fields
+
+
+class FlatFeatures(EmbeddedFeatures):
+    """All features of a row side by side: raw numerics, then every field's embedding.
+
+    The arguments are `EmbeddedFeatures`' own.
+
+    Shapes:
+        inputs to [batch, D + F * dim], F counting sequences (pooled) too.
+    """
+
+    @property
+    def embedded_width(self) -> int:
+        """Width of all embeddings together."""
+        return self.num_embedded * self.dim
+
+    def call(self, inputs: Inputs, training: bool | None = None) -> tf.Tensor:
+        """The row as one vector."""
+        parts = []
+        if self.num_numeric:
+            parts.append(tf.cast(inputs["numeric"], self.compute_dtype))
+        if self.embedding is not None:
+            embedded = self.norm(self.embedding(inputs), training=training)  # [batch, fields, dim]
+            parts.append(tf.reshape(embedded, [-1, self.embedded_width]))
+        return tf.concat(parts, axis=1)
+
+
+class FieldFeatures(EmbeddedFeatures):
+    """One vector per field: x_d * v_d for numeric field d, then each categorical's embedding.
+
+    The arguments are `EmbeddedFeatures`' own.
+
+    Shapes:
+        inputs to [batch, D + F, dim], F counting sequences (pooled) too.
+
+    Source:
+        Song et al. 2019, "AutoInt", section 4.3 (numeric fields), arXiv 1810.11921.
+    """
+
+    @property
+    def num_fields(self) -> int:
+        """Numerics and embedded fields together: the second axis of the output."""
+        return self.num_numeric + self.num_embedded
 
     def build(self, input_shape: dict[str, tf.TensorShape]) -> None:
         """Makes v [D, dim]."""

@@ -61,17 +61,7 @@ class AdImage(CTRModel):
             for i in range(len(spec.images))
         ]
         has_tabular = bool(spec.numeric or spec.categorical or spec.sequences)
-        self.features = (
-            FlatFeatures(
-                spec,
-                config.embedding_dim,
-                norm=self.embedding_norm_factory(),
-                embedding=config.embedding,
-                name="features",
-            )
-            if has_tabular
-            else None
-        )
+        self.features = self.make_features(FlatFeatures) if has_tabular else None
         self.mlp = self.make_mlp(config.hidden_units, name="mlp")
         self.head = keras.layers.Dense(1, name="head")
 

@@ -34,13 +34,7 @@ class AutoInt(CTRModel):
         super().__init__(config, spec, dropout=dropout)
         options = config.attention
         assert options is not None  # ModelConfig fills it in for this model
-        self.features = FieldFeatures(
-            spec,
-            config.embedding_dim,
-            norm=self.embedding_norm_factory(),
-            embedding=config.embedding,
-            name="features",
-        )
+        self.features = self.make_features(FieldFeatures)
         if config.norm.on_hidden:
             width = options.num_heads * options.head_dim
             check_positions(config.norm, self.features.num_fields, width, "autoint's attention")

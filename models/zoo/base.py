@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 import tensorflow as tf
 
@@ -14,12 +14,14 @@ from models.layers.dropout import DropoutFactory, StatelessDropout, make_step_va
 from models.layers.feature_embedding import FeatureEmbedding
 from models.layers.mlp import MLP, no_layer
 from models.layers.normalization import NormFactory, make_norm
+from models.layers.tabular import EmbeddedFeatures
 from pipeline.encoded import EncodedSpec
 from pipeline.errors import ConfigError
 
 __all__ = ["CTRModel", "Inputs", "check_positions", "example_inputs"]
 
 Inputs = dict[str, tf.Tensor]
+_Features = TypeVar("_Features", bound=EmbeddedFeatures)
 
 
 class CTRModel(keras.Model):
@@ -116,6 +118,21 @@ class CTRModel(keras.Model):
             return no_layer
         return lambda: StatelessDropout(
             self.dropout_rate, next(self._dropout_seeds) % 2**31, step=self.step
+        )
+
+    def make_features(self, kind: type[_Features], spec: EncodedSpec | None = None) -> _Features:
+        """Embedded features with this model's width, norm and table.
+
+        Args:
+            kind: flat or by field.
+            spec: of the features to embed; the model's own when left out.
+        """
+        return kind(
+            self.spec if spec is None else spec,
+            self.config.embedding_dim,
+            norm=self.embedding_norm_factory(),
+            embedding=self.config.embedding,
+            name="features",
         )
 
     def make_mlp(self, units: tuple[int, ...], *, name: str) -> MLP:

@@ -31,13 +31,7 @@ class DCN(CTRModel):
     ) -> None:
         super().__init__(config, spec, dropout=dropout)
         assert config.cross is not None  # ModelConfig fills it in for this model
-        self.features = FlatFeatures(
-            spec,
-            config.embedding_dim,
-            norm=self.embedding_norm_factory(),
-            embedding=config.embedding,
-            name="features",
-        )
+        self.features = self.make_features(FlatFeatures)
         self.cross_network = CrossNetwork(config.cross.num_layers, name="cross")
         self.mlp = self.make_mlp(config.hidden_units, name="mlp")
         self.head = keras.layers.Dense(1, name="head")

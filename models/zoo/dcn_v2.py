@@ -34,13 +34,7 @@ class DCNv2(CTRModel):
         super().__init__(config, spec, dropout=dropout)
         cross = config.cross
         assert cross is not None  # ModelConfig fills it in for this model
-        self.features = FlatFeatures(
-            spec,
-            config.embedding_dim,
-            norm=self.embedding_norm_factory(),
-            embedding=config.embedding,
-            name="features",
-        )
+        self.features = self.make_features(FlatFeatures)
         rank = cross.projection_dim
         width = len(spec.numeric) + self.features.embedded_width
         if rank is not None and rank >= width:

@@ -29,13 +29,7 @@ class DeepFM(CTRModel):
     ) -> None:
         super().__init__(config, spec, dropout=dropout)
         self.linear = LinearTerm(spec, embedding=config.embedding, name="linear")
-        self.features = FieldFeatures(
-            spec,
-            config.embedding_dim,
-            norm=self.embedding_norm_factory(),
-            embedding=config.embedding,
-            name="features",
-        )
+        self.features = self.make_features(FieldFeatures)
         self.pairs = FactorizationMachine(name="pairs")
         self.flatten = keras.layers.Flatten()
         self.mlp = self.make_mlp(config.hidden_units, name="mlp")

@@ -47,13 +47,7 @@ class DLRM(CTRModel):
             else None
         )
         embedded = EncodedSpec(numeric=(), categorical=spec.categorical, sequences=spec.sequences)
-        self.features = FieldFeatures(
-            embedded,
-            config.embedding_dim,
-            norm=self.embedding_norm_factory(),
-            embedding=config.embedding,
-            name="features",
-        )
+        self.features = self.make_features(FieldFeatures, embedded)
         self.dots = PairwiseDots(self_interaction=options.self_interaction, name="dots")
         self.flatten = keras.layers.Flatten()
         self.mlp = self.make_mlp(config.hidden_units, name="mlp")

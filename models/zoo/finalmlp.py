@@ -41,13 +41,7 @@ class FinalMLP(CTRModel):
         super().__init__(config, spec, dropout=dropout)
         options = config.final_mlp
         assert options is not None  # ModelConfig fills it in for this model
-        self.features = FieldFeatures(
-            spec,
-            config.embedding_dim,
-            norm=self.embedding_norm_factory(),
-            embedding=config.embedding,
-            name="features",
-        )
+        self.features = self.make_features(FieldFeatures)
         self.contexts = [
             field_positions(spec, names, option)
             for names, option in (

@@ -31,13 +31,7 @@ class WideDeep(CTRModel):
     ) -> None:
         super().__init__(config, spec, dropout=dropout)
         self.wide = LinearTerm(spec, embedding=config.embedding, name="wide")
-        self.features = FlatFeatures(
-            spec,
-            config.embedding_dim,
-            norm=self.embedding_norm_factory(),
-            embedding=config.embedding,
-            name="features",
-        )
+        self.features = self.make_features(FlatFeatures)
         self.mlp = self.make_mlp(config.hidden_units, name="mlp")
         self.head = keras.layers.Dense(1, use_bias=False, name="head")
 
