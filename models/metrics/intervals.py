@@ -24,6 +24,8 @@ __all__ = [
     "auc_difference_interval",
     "auc_interval",
     "bootstrap_intervals",
+    "check_bootstrap",
+    "percentile_interval",
     "poisson_table",
 ]
 
@@ -171,9 +173,7 @@ def bootstrap_intervals(
         DataError: impossible label, logit or weight.
         ConfigError: level is not in (0, 1) or there are fewer than 2 replicates.
     """
-    _check_level(level)
-    if num_replicates < 2:
-        raise ConfigError("num_replicates must be at least 2", num_replicates, "Try 200.")
+    check_bootstrap(num_replicates, level)
     models = [_row_terms(label, logits, weight)]
     if other_logits is not None:
         models.append(_row_terms(label, other_logits, weight))
@@ -195,14 +195,36 @@ def bootstrap_intervals(
         if other_logits is not None:
             with np.errstate(invalid="ignore"):
                 drawn, estimate = drawn[:, :1] - drawn[:, 1:], estimate[:1] - estimate[1:]
-        finite = drawn[:, 0][np.isfinite(drawn[:, 0])]
-        low, high, error = math.nan, math.nan, math.nan
-        if len(finite) > 1 and np.isfinite(estimate[0]):
-            low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
-            error = finite.std(ddof=1)
-        value = float(estimate[0]) if np.isfinite(estimate[0]) else math.nan
-        result[name] = Interval(value, float(low), float(high), float(error), level)
+        result[name] = percentile_interval(float(estimate[0]), drawn[:, 0], level)
     return result
+
+
+def check_bootstrap(num_replicates: int, level: float) -> None:
+    """Refuses what no percentile interval can be made of.
+
+    Raises:
+        ConfigError: level is not in (0, 1) or there are fewer than 2 replicates.
+    """
+    _check_level(level)
+    if num_replicates < 2:
+        raise ConfigError("num_replicates must be at least 2", num_replicates, "Try 200.")
+
+
+def percentile_interval(estimate: float, drawn: Array, level: float) -> Interval:
+    """The interval of a metric from its values in the replicates; those not finite are left out.
+
+    Args:
+        estimate: of the rows as they are.
+        drawn: [replicates].
+        level: of confidence.
+    """
+    finite = drawn[np.isfinite(drawn)]
+    low, high, error = math.nan, math.nan, math.nan
+    if len(finite) > 1 and np.isfinite(estimate):
+        low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
+        error = finite.std(ddof=1)
+    value = estimate if np.isfinite(estimate) else math.nan
+    return Interval(value, float(low), float(high), float(error), level)
 
 
 @functools.cache

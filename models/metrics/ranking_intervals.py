@@ -8,11 +8,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from models.metrics.intervals import Interval, poisson_table
+from models.metrics.intervals import (
+    Interval,
+    check_bootstrap,
+    percentile_interval,
+    poisson_table,
+)
 from models.metrics.probability import toss_from
 from models.metrics.ranking import precision_from_groups
 from models.metrics.rows import checked_rows, loss_terms, ratio
-from pipeline.errors import ConfigError
 
 __all__ = ["ranking_intervals"]
 
@@ -34,10 +38,7 @@ def ranking_intervals(
         DataError: impossible label, logit or weight.
         ConfigError: level is not in (0, 1) or there are fewer than 2 replicates.
     """
-    if not 0.0 < level < 1.0:
-        raise ConfigError("level must lie strictly between 0 and 1", level, "Try 0.95.")
-    if num_replicates < 2:
-        raise ConfigError("num_replicates must be at least 2", num_replicates, "Try 200.")
+    check_bootstrap(num_replicates, level)
     labels, z, weights = checked_rows(label, logits, weight)
     order = np.argsort(z, kind="stable")
     labels, z = labels[order], z[order]
@@ -67,12 +68,7 @@ def ranking_intervals(
             for _ in range(num_replicates)
         ]
     )  # [replicates, 2]
-    result = {}
-    for name, estimate, values in zip(names, measured(1.0), drawn.T, strict=True):
-        finite = values[np.isfinite(values)]
-        low, high, error = np.nan, np.nan, np.nan
-        if len(finite) > 1 and np.isfinite(estimate):
-            low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
-            error = finite.std(ddof=1)
-        result[name] = Interval(float(estimate), float(low), float(high), float(error), level)
-    return result
+    return {
+        name: percentile_interval(float(estimate), values, level)
+        for name, estimate, values in zip(names, measured(1.0), drawn.T, strict=True)
+    }
