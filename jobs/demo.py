@@ -7,16 +7,10 @@ one passes the gate, is published, served and asked. The report shows what was m
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import json
 import shutil
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +19,7 @@ import numpy as np
 from jobs.config import RunConfig, load_run_config
 from jobs.demo_report import write_demo_report
 from jobs.progress import block_progress, say
+from jobs.server_process import served
 from jobs.tables import table
 from models.run_directory import RunDirectory
 from pipeline.data_directory import DataDirectory
@@ -177,41 +172,6 @@ def _comparison_table(comparison: dict[str, dict[str, float]]) -> str:
 # ------------------------------------------------------------------------------------- serving
 
 
-@contextlib.contextmanager
-def _server(models_dir: Path) -> Iterator[tuple[str, str]]:
-    """`clickparity serve` in a process of its own: (gRPC address, REST address)."""
-    grpc_port, rest_port = _free_port(), _free_port()
-    command = [sys.executable, "-m", "jobs.cli", "serve", "--models", str(models_dir)]
-    command += ["--grpc-port", str(grpc_port), "--rest-port", str(rest_port)]
-    log = models_dir.parent / "server.log"
-    with open(log, "w") as stream:
-        server = subprocess.Popen(command, stdout=stream, stderr=stream)
-        try:
-            _wait_until_live(f"http://127.0.0.1:{rest_port}/v1/models/{_MODEL}", server, log)
-            yield f"127.0.0.1:{grpc_port}", f"127.0.0.1:{rest_port}"
-        finally:
-            server.terminate()
-            server.wait(timeout=60)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait_until_live(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline and server.poll() is None:
-        with contextlib.suppress(OSError, ValueError):
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                status = json.load(answer)["model_version_status"]
-            if status[0]["state"] == "AVAILABLE":
-                return
-        time.sleep(0.2)
-    raise ClickparityError("the server must come up within 90 s", f"see {log}")
-
-
 def _ask(run: RunDirectory, data: DataDirectory, out: Path) -> dict[str, Any]:
     """Ten raw rows over gRPC and REST, beside what the trained model said of their encoded form."""
     import tensorflow as tf
@@ -228,10 +188,10 @@ def _ask(run: RunDirectory, data: DataDirectory, out: Path) -> dict[str, Any]:
     calibration = load_calibration(run)
     trained = np.asarray(calibration.logits(logits))
     answers = {}
-    with _server(out / "models") as (grpc_address, rest_address):
+    with served(out / "models", _MODEL, out / "server.log") as server:
         clients = {
-            "grpc": PredictClient(grpc_address, _MODEL, protocol="grpc"),
-            "rest": PredictClient(rest_address, _MODEL, protocol="rest"),
+            "grpc": PredictClient(server.grpc_address, _MODEL, protocol="grpc"),
+            "rest": PredictClient(server.rest_address, _MODEL, protocol="rest"),
         }
         for protocol, client in clients.items():
             with client:

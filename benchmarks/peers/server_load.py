@@ -2,63 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import socket
-import subprocess
-import sys
 import threading
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jobs.progress import say
+from jobs.server_process import served
 from serving.client import PredictClient
 from serving.parity.rows import RawRows
 
-ROOT = Path(__file__).resolve().parents[2]
 SWAP_EVERY_S, NEAR_SWAP_S, SAY_EVERY_S = 6.0, 3.0, 30.0
 BATCH_SIZES = (1, 1, 1, 16, 64)
-
-
-@contextlib.contextmanager
-def served(models_dir: Path) -> Iterator[tuple[str, str, Callable[[], float]]]:
-    """(gRPC address, REST address, its resident MB now) of a server that has a version live."""
-    ports = []
-    for _ in range(2):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            ports.append(probe.getsockname()[1])
-    command = [sys.executable, "-m", "jobs.cli", "serve", "--models", str(models_dir)]
-    command += ["--grpc-port", str(ports[0]), "--rest-port", str(ports[1])]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with (models_dir.parent / "server.log").open("w") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-        try:
-            deadline = time.monotonic() + 180
-            while time.monotonic() < deadline and server.poll() is None:
-                with contextlib.suppress(OSError, ValueError):
-                    url = f"http://127.0.0.1:{ports[1]}/v1/models/ctr"
-                    with urllib.request.urlopen(url, timeout=5) as answer:
-                        if json.load(answer)["model_version_status"][0]["state"] == "AVAILABLE":
-                            break
-                time.sleep(0.2)
-            memory = partial(_resident_mb, server.pid)
-            yield f"127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}", memory
-        finally:
-            server.terminate()
-            server.wait(timeout=60)
-
-
-def _resident_mb(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
 
 
 def run_load(
@@ -112,11 +70,16 @@ def run_load(
                 if len(names) != 1 or not gap <= 1e-5:
                     wrong.append(gap)
 
-    with served(models_dir) as (grpc_address, rest_address, memory_mb):
+    log = models_dir.parent / "server.log"
+    with served(models_dir, "ctr", log, timeout_s=180) as server:
         threads = [
             threading.Thread(target=caller, args=(address, protocol, seed))
             for seed, (address, protocol) in enumerate(
-                [(grpc_address, "grpc"), (rest_address, "rest"), (grpc_address, "grpc")]
+                [
+                    (server.grpc_address, "grpc"),
+                    (server.rest_address, "rest"),
+                    (server.grpc_address, "grpc"),
+                ]
             )
         ]
         started_s = time.monotonic()
@@ -128,7 +91,7 @@ def run_load(
             time.sleep(min(SWAP_EVERY_S, seconds / 3))
             turn += 1
             publish(turn)
-            resident_mb.append(memory_mb())
+            resident_mb.append(server.resident_mb())
             if time.monotonic() - told_s >= SAY_EVERY_S:
                 told_s = time.monotonic()
                 say(

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from jobs.server_process import served
 from models.run_directory import RunDirectory
 from pipeline.data_directory import DataDirectory
 from pipeline.step_directory import exclusive
@@ -153,33 +150,6 @@ def test_whatever_changes_is_another_run(
 # ------------------------------------------------------------------------------- real rows
 
 
-@contextlib.contextmanager
-def serving(models: Path, name: str, log: Path) -> Iterator[str]:
-    """`clickparity serve` in a process: its gRPC address."""
-    ports = []
-    for _ in range(2):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            ports.append(probe.getsockname()[1])
-    command = [sys.executable, "-m", "jobs.cli", "serve", "--models", str(models)]
-    command += ["--grpc-port", str(ports[0]), "--rest-port", str(ports[1])]
-    with open(log, "w") as stream:
-        server = subprocess.Popen(command, env=environment(), stdout=stream, stderr=stream)
-        try:
-            deadline = time.monotonic() + 240
-            while time.monotonic() < deadline and server.poll() is None:
-                with contextlib.suppress(OSError, ValueError):
-                    url = f"http://127.0.0.1:{ports[1]}/v1/models/{name}"
-                    with urllib.request.urlopen(url, timeout=5) as answer:
-                        if "AVAILABLE" in answer.read().decode():
-                            break
-                time.sleep(0.2)
-            yield f"127.0.0.1:{ports[0]}"
-        finally:
-            server.terminate()
-            server.wait(timeout=60)
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_ten_thousand_real_rows(cli: Cli, sample_data: Path, tmp_path: Path) -> None:
@@ -201,8 +171,9 @@ def test_ten_thousand_real_rows(cli: Cli, sample_data: Path, tmp_path: Path) -> 
     assert data.summary["input_rows"] == 10_000
     assert sum(s["rows"] for s in splits) + data.summary["rejected_rows"] == 10_000
     expected = logits_in_memory(RunDirectory.open(result["run"]), data, rows, 500)
-    with serving(work / "models", "criteo", tmp_path / "serve.log") as address:
-        argv = ["predict", "--address", address, "--name", "criteo", "--input", rows]
+    log = tmp_path / "serve.log"
+    with served(work / "models", "criteo", log, timeout_s=240) as server:
+        argv = ["predict", "--address", server.grpc_address, "--name", "criteo", "--input", rows]
         answer = cli(*argv, "--schema", "criteo", "--rows", "500", "--json").result
     assert answer["rows"] == 500
     np.testing.assert_allclose(answer["logit"], expected, rtol=0, atol=1e-5)

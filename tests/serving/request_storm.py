@@ -7,35 +7,29 @@ deadline, a server that ended, and memory that grows with the number of requests
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
 import errno
 import http.client
 import json
-import os
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import grpc
 import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 
+from jobs.server_process import ServerProcess
 from tests.serving.bad_http import HTTP_KINDS, SOCKET_KINDS, http_case, socket_case
 from tests.serving.bad_requests import GRPC_KINDS, Case, Truth, grpc_case
 
-__all__ = ["Storm", "run_storm", "served"]
+__all__ = ["Storm", "run_storm"]
 
 DEADLINE_S = 30.0
 NUM_CALLERS = 4
 LOGIT_BAR = 1e-5
 GOOD_EVERY = 100  # a good request at least this often, whatever is drawn
-_ROOT = Path(__file__).resolve().parents[2]
 _WIRES = {"grpc": 0.45, "rest": 0.45, "socket": 0.10}
 
 
@@ -71,43 +65,8 @@ class Storm:
         return "\n".join(parts)
 
 
-@contextlib.contextmanager
-def served(models_dir: Path, name: str) -> Iterator[tuple[str, str, subprocess.Popen[bytes]]]:
-    """(gRPC address, REST address, process) of `clickparity serve` with `name` available."""
-    ports = []
-    for _ in range(2):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            ports.append(probe.getsockname()[1])
-    command = [sys.executable, "-m", "jobs.cli", "serve", "--models", str(models_dir)]
-    command += ["--grpc-port", str(ports[0]), "--rest-port", str(ports[1])]
-    environment = {**os.environ, "PYTHONPATH": str(_ROOT)}
-    log_path = models_dir.parent / "serve.log"
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-    try:
-        deadline = time.monotonic() + 120
-        while not _available(f"127.0.0.1:{ports[1]}", name):
-            assert process.poll() is None and time.monotonic() < deadline, log_path.read_text()
-            time.sleep(0.2)
-        yield f"127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}", process
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
-
-
-def _available(address: str, name: str) -> bool:
-    connection = http.client.HTTPConnection(address, timeout=5)
-    with contextlib.suppress(OSError, ValueError, KeyError, http.client.HTTPException):
-        connection.request("GET", f"/v1/models/{name}")
-        document = json.loads(connection.getresponse().read())
-        return bool(document["model_version_status"][0]["state"] == "AVAILABLE")
-    return False
-
-
 def run_storm(
-    addresses: tuple[str, str],
-    process: subprocess.Popen[bytes],
+    server: ServerProcess,
     truth: Truth,
     *,
     requests: int,
@@ -116,13 +75,13 @@ def run_storm(
     """Sends `requests` requests drawn from `seed`.
 
     Args:
-        addresses: gRPC's and REST's.
-        process: the server.
+        server: what is asked.
         truth: the model behind them.
         requests: how many, over all callers.
         seed: the same seed sends the same requests (their order between callers is not fixed).
     """
-    storm, lock = Storm(resident_mb=[_resident_mb(process.pid)]), threading.Lock()
+    storm, lock = Storm(resident_mb=[server.resident_mb()]), threading.Lock()
+    addresses = server.grpc_address, server.rest_address
     started_s = time.monotonic()
     for quarter in range(4):
         share = requests * (quarter + 1) // 4 - requests * quarter // 4
@@ -140,10 +99,10 @@ def run_storm(
             thread.start()
         for thread in threads:
             thread.join()
-        if process.poll() is not None:
-            storm.findings.append(f"the server ended with {process.returncode}")
+        if server.process.poll() is not None:
+            storm.findings.append(f"the server ended with {server.process.returncode}")
             break
-        storm.resident_mb.append(_resident_mb(process.pid))
+        storm.resident_mb.append(server.resident_mb())
     storm.seconds = time.monotonic() - started_s
     return storm
 
@@ -251,8 +210,3 @@ def _socket(address: str, case: Case) -> tuple[str, np.ndarray | None, str]:
     words = answer.split(b"\r\n")[0].split(b" ")
     status = words[1].decode() if words[0].startswith(b"HTTP/") and len(words) > 1 else "closed"
     return status, None, answer[:300].decode("utf-8", "replace")
-
-
-def _resident_mb(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))

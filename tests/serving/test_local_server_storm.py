@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from jobs.server_process import served
 from models.run_directory import RunDirectory
 from pipeline.data_directory import DataDirectory
 from serving.export import serving_module
 from serving.parity.checks import _logit_function
 from serving.parity.rows import real_rows
 from tests.serving.bad_requests import Truth
-from tests.serving.request_storm import run_storm, served
+from tests.serving.request_storm import run_storm
 from tests.serving.server_fixtures import publish
 
 MODEL = "ctr"
@@ -35,10 +36,10 @@ def test_a_storm_of_bad_requests(
     module = serving_module(layer_run)
     logits = module.calibration.logits(_logit_function(module.model, training=False)(encoded))
     publish(layer_run.path / "export", tmp_path / "models", 1, MODEL)
-    with served(tmp_path / "models", MODEL) as (grpc_address, rest_address, process):
+    log = tmp_path / "serve.log"
+    with served(tmp_path / "models", MODEL, log, timeout_s=120) as server:
         storm = run_storm(
-            (grpc_address, rest_address),
-            process,
+            server,
             Truth(MODEL, raw, logits.numpy()),
             requests=requests,
             seed=seed,
@@ -47,4 +48,4 @@ def test_a_storm_of_bad_requests(
         assert not storm.findings, str(storm)
         assert storm.counts.total() == requests
         assert storm.resident_mb[-1] - storm.resident_mb[1] <= MAX_GROWTH_MB, str(storm)
-    assert process.returncode == 0
+    assert server.process.returncode == 0
