@@ -34,6 +34,15 @@ SETTINGS = (
     "preprocess.rows_per_record=512",
     "preprocess.block_bytes=262144",
 )
+PARITY_BARS = {  # DESIGN.md, section 4
+    "mode": 0.0,
+    "batch, served": 1e-5,
+    "batch, trained": 1e-5,
+    "transform": 0.0,
+    "export": 1e-5,
+    "server": 1e-5,
+    "replica": 1e-5,
+}
 
 
 @contextlib.contextmanager

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import functools
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.python_process import answer_of
+
 PROGRAM = Path(__file__).with_name("device_program.py")
-ROOT = PROGRAM.parents[2]
 NO_DROPOUT = {"dropout": 0.0}
 ON_GPU = pytest.param("gpu", marks=pytest.mark.gpu)
 ON_CPU = pytest.param("cpu", marks=pytest.mark.slow)
@@ -28,10 +26,7 @@ ON_CPU = pytest.param("cpu", marks=pytest.mark.slow)
 def num_gpus() -> int:
     """Asked of a process of its own: TensorFlow would take the GPUs into this one."""
     code = "import tensorflow as tf; print(len(tf.config.list_physical_devices('GPU')))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
-    )
-    return int(done.stdout.split()[-1])
+    return int(answer_of(["-c", code], timeout_s=120).split()[-1])
 
 
 def need(kind: str, gpus: int = 1) -> None:
@@ -40,23 +35,14 @@ def need(kind: str, gpus: int = 1) -> None:
 
 
 def run(check: str, *options: str, **values: Any) -> dict[str, Any]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    if "gpu" in options:
-        environment["NVIDIA_TF32_OVERRIDE"] = "0"  # float32 is compared with the CPU's float32
+    # On a GPU, float32 is compared with the CPU's float32.
+    environment = {"NVIDIA_TF32_OVERRIDE": "0"} if "gpu" in options else {}
     named = [
         f"--{name}={value if isinstance(value, (str, Path)) else json.dumps(value)}"
         for name, value in values.items()
     ]
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM), check, "--kind", *options, *named],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    said = answer_of([PROGRAM, check, "--kind", *options, *named], timeout_s=280, **environment)
+    answer: dict[str, Any] = json.loads(said.splitlines()[-1])
     return answer
 
 
@@ -125,16 +111,7 @@ def test_precision_and_xla_train_and_leave_a_float32_model(tmp_path, kind, optio
         "half = (tf.float16.as_datatype_enum, tf.bfloat16.as_datatype_enum)\n"
         "assert not any(a.type in half for n in nodes for a in n.attr.values())\n"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "run")],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    answer_of(["-c", code, tmp_path / "run"], timeout_s=120)
 
 
 @pytest.mark.gpu

@@ -5,9 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +14,7 @@ import tensorflow as tf
 from models.train_step import make_strategy
 from models.trainer import _per_replica_batch_size
 from pipeline.errors import ConfigError
+from tests.python_process import answer_of
 
 SCRIPT = Path(__file__).with_name("tiny_training.py")
 _spec = importlib.util.spec_from_file_location("tiny_training_devices", SCRIPT)
@@ -77,17 +75,8 @@ def test_what_a_person_and_tensorboard_see(tmp_path, capsys, monkeypatch):
 
 
 def replicas(path: Path, count: int, **options: dict) -> dict[str, np.ndarray]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SCRIPT.parents[2]), *sys.path])}
     arguments = [f"--{name}={json.dumps(value)}" for name, value in options.items()]
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(path), f"--replicas={count}", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    answer_of([SCRIPT, path, f"--replicas={count}", *arguments], timeout_s=200)
     return tiny.weights_of(path)
 
 

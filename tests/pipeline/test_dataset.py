@@ -12,7 +12,12 @@ import tensorflow as tf
 
 from pipeline import dataset
 from pipeline.data_directory import DataDirectory
-from pipeline.dataset import evaluation_batches, steps_per_epoch, training_batches
+from pipeline.dataset import (
+    evaluation_batches,
+    steps_per_epoch,
+    training_batches,
+    unpacked_batches,
+)
 from pipeline.encoded import EncodedSpec, IdFeature
 from pipeline.errors import ConfigError
 from pipeline.examples_layout import write_examples
@@ -148,3 +153,26 @@ def test_an_alien_file_stops_training(data: DataDirectory, tmp_path: Path) -> No
 def test_an_unfinished_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"_SUCCESS.*clickparity preprocess"):
         DataDirectory.open(tmp_path)
+
+
+@pytest.mark.parametrize("batch_size", [3, 512, 9000])
+@pytest.mark.parametrize(
+    "spec",
+    [SPEC, EncodedSpec(numeric=("n",), categorical=()), EncodedSpec(numeric=(), categorical=())],
+    ids=["all", "no ids, no carry", "labels alone"],
+)
+def test_batches_unpacked_together_are_those_unpacked_alone(
+    spec: EncodedSpec, batch_size: int
+) -> None:
+    layout = RowLayout.of(spec)
+    rows = np.arange(20_000 * layout.row_words, dtype=np.int32).reshape(20_000, -1)
+    pieces = tf.data.Dataset.from_tensor_slices(rows).batch(700)  # no multiple of any batch
+    found = list(unpacked_batches(pieces, layout, batch_size).take(20).as_numpy_iterator())
+    assert len(found) == {3: 20, 512: 20, 9000: 2}[batch_size]
+    for i, batch in enumerate(found):
+        alone = layout.unpack(tf.constant(rows[i * batch_size : (i + 1) * batch_size]))
+        assert set(batch) == set(alone)
+        for name, values in alone.items():
+            assert batch[name].dtype == values.numpy().dtype
+            assert batch[name].shape == values.shape
+            assert batch[name].tobytes() == values.numpy().tobytes(), (name, i)
