@@ -145,7 +145,8 @@ def kill_and_restart(
                 time.sleep(rng.random() * 0.05)
             else:
                 time.sleep(moment * took_s)
-            os.kill(child, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has ended already: judged below
+                os.kill(child, signal.SIGKILL)
             status = started.status()
             if out.exists():  # it was faster than the kill: then it is whole
                 assert contents(out) == whole
