@@ -53,13 +53,23 @@ class NumericConstants:
 
 
 def encode_numeric(wide: tf.Tensor, c: NumericConstants) -> tf.Tensor:
-    """float64 [batch, N] -> float32 [batch, D]."""
-    x = tf.gather(wide, c.column, axis=1)
+    """float64 [batch, N] -> float32 [batch, D].
+
+    An operation that would change nothing is left out: at one row, they are what a request costs.
+    """
+    every = np.array_equal(c.column, np.arange(wide.shape[1]))
+    x = wide if every else tf.gather(wide, c.column, axis=1)
     present = tf.math.is_finite(x)
     x = tf.where(present, x, c.missing_value)
-    x = tf.clip_by_value(x, c.low, c.high)
-    x = tf.where(c.log1p, tf.sign(x) * tf.math.log1p(tf.abs(x)), x) if c.log1p.any() else x
-    x = (x - c.mean) / c.deviation
+    if np.isfinite(c.high).any():
+        x = tf.minimum(x, c.high)
+    if np.isfinite(c.low).any():
+        x = tf.maximum(x, c.low)
+    if c.log1p.any():
+        compressed = tf.sign(x) * tf.math.log1p(tf.abs(x))
+        x = compressed if c.log1p.all() else tf.where(c.log1p, compressed, x)
+    if c.mean.any() or np.any(c.deviation != 1.0):
+        x = (x - c.mean) / c.deviation
     if len(c.indicator):
         absent = tf.cast(tf.logical_not(tf.gather(present, c.indicator, axis=1)), tf.float64)
         x = tf.concat([x, absent], axis=1)

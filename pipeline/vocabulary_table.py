@@ -53,20 +53,26 @@ class VocabularyTable(tf.Module):
     def __init__(self, values: Mapping[str, pa.Array], num_oov_buckets: Mapping[str, int]) -> None:
         super().__init__(name="vocabulary_table")
         self._buckets = dict(num_oov_buckets)
-        hashes = {name: _hashes(own) for name, own in values.items()}
+        # A missing value is a key like any other: a request then costs no operation for it.
+        missing = np.array([int(tf.strings.to_hash_bucket_fast("", _HASH_RANGE))])
+        hashes = {name: np.append(missing, _hashes(own)) for name, own in values.items()}
         self._salts = _salts(hashes)
         keys = [hashed ^ self._salts[name] for name, hashed in hashes.items()]
-        ids = [num_oov_buckets[name] + 1 + np.arange(len(own)) for name, own in hashes.items()]
-        all_keys = np.concatenate([np.zeros(0, np.int64), *keys])
-        all_ids = np.concatenate([np.zeros(0, np.int64), *ids])
-        if not len(all_keys):  # TensorFlow fills no table with nothing; no value has a negative key
-            all_keys, all_ids = np.array([-1]), np.array([0])
-        self._keys = tf.Variable(all_keys, trainable=False, name="vocabulary_keys")
-        self._ids = tf.Variable(all_ids, trainable=False, name="vocabulary_ids")
-        self._table = tf.lookup.StaticHashTable(
-            _VariableInitializer(self._keys, self._ids), default_value=-1
+        ids = [
+            np.append(0, num_oov_buckets[name] + 1 + np.arange(len(hashed) - 1))
+            for name, hashed in hashes.items()
+        ]
+        if not keys:  # TensorFlow fills no table with nothing; no value has a negative key
+            keys, ids = [np.array([-1])], [np.array([0])]
+        self._keys = tf.Variable(np.concatenate(keys), trainable=False, name="vocabulary_keys")
+        self._ids = tf.Variable(
+            np.concatenate(ids).astype(np.int32), trainable=False, name="vocabulary_ids"
         )
-        self._empty_hash = int(tf.strings.to_hash_bucket_fast("", _HASH_RANGE))
+        # One bucket everywhere, the usual case: the table itself answers with it.
+        self._one_bucket = set(num_oov_buckets.values()) <= {1}
+        self._table = tf.lookup.StaticHashTable(
+            _VariableInitializer(self._keys, self._ids), default_value=1 if self._one_bucket else -1
+        )
 
     def constants(self, owners: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """(constant, number of unseen buckets) for each column of texts; int64 [len(owners)] each."""
@@ -77,9 +83,10 @@ class VocabularyTable(tf.Module):
         """String [batch, C] -> int32 [batch, C]: 0 missing, then unseen buckets, then the vocabulary."""
         hashed = tf.strings.to_hash_bucket_fast(texts, _HASH_RANGE)
         found = self._table.lookup(tf.bitwise.bitwise_xor(hashed, salts))
-        unseen = 1 + tf.math.floormod(hashed, buckets)
-        ids = tf.where(found < 0, unseen, found)
-        return tf.cast(tf.where(hashed == self._empty_hash, tf.zeros_like(ids), ids), tf.int32)
+        if self._one_bucket:
+            return found
+        unseen = 1 + tf.cast(tf.math.floormod(hashed, buckets), tf.int32)
+        return tf.where(found < 0, unseen, found)
 
 
 def _hashes(values: pa.Array) -> np.ndarray:
