@@ -14,7 +14,8 @@ import functools
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,7 +27,7 @@ from pipeline.beam_job import run_job
 from pipeline.errors import DataError
 from pipeline.raw_rows import raw_matrices
 from pipeline.schema import FeatureSchema
-from pipeline.sources import Block, read_block
+from pipeline.sources import Block, Reject, read_block
 from pipeline.step_directory import write_atomically
 
 if TYPE_CHECKING:
@@ -126,17 +127,17 @@ class ScoreBlock(beam.DoFn):
         self._plan = plan
 
     def process(self, block: Block) -> Iterator[ScoredBlock]:
-        """Reads a block and scores its good rows."""
+        """Reads a block and scores its good rows; the next batch is read while one is scored."""
         plan, rows, scores, rejects = self._plan, [], [], []
         num_rows = 0
-        for chunk in read_block(block, plan.schema):
-            num_rows += chunk.num_rows
-            rejects += chunk.rejects
-            if chunk.table.num_rows:
-                rows.append(np.asarray(chunk.row, np.int64))
-                scores.append(
-                    _scores(_servable(plan.export_dir, plan.fingerprint), chunk.table, plan)
-                )
+        for batch in _one_ahead(_batches(block, plan.schema)):
+            num_rows += batch.num_rows
+            rejects += batch.rejects
+            if len(batch.row):
+                model = _servable(plan.export_dir, plan.fingerprint)
+                answer = model.predict_arrays("compact", batch.inputs, ["logit", "probability"])
+                rows.append(batch.row)
+                scores.append(np.stack([answer["logit"], answer["probability"]], axis=1))
         path = os.path.join(plan.staging, "spill", f"{block.index:06d}.npz")
         empty = np.zeros([0, 2], np.float32)
         beside = f"{path}.{os.getpid()}.tmp.npz"
@@ -168,17 +169,41 @@ def _servable(export_dir: str, fingerprint: str) -> Servable:
     return Servable("score", 1, export_dir)
 
 
-def _scores(servable: Servable, table: pa.Table, plan: ScorePlan) -> np.ndarray:
-    """Good rows of a chunk -> (logit, probability) float32 [n, 2]."""
+@dataclasses.dataclass(frozen=True)
+class _Batch:
+    """What is scored in one call, and the input rows and rejects that were met on the way to it.
+
+    Attributes:
+        row: positions in the block, int64 [n]; n may be 0.
+        inputs: of the signature `compact`.
+    """
+
+    row: np.ndarray
+    inputs: dict[str, np.ndarray]
+    num_rows: int
+    rejects: list[Reject]
+
+
+def _batches(block: Block, schema: FeatureSchema) -> Iterator[_Batch]:
     from serving.parity.rows import RawRows
 
-    parts = []
-    for start in range(0, table.num_rows, BATCH_SIZE):
-        batch = table.slice(start, BATCH_SIZE)
-        rows = RawRows(plan.schema, *raw_matrices(batch, plan.schema))
-        answer = servable.predict_arrays("compact", rows.compact(), ["logit", "probability"])
-        parts.append(np.stack([answer["logit"], answer["probability"]], axis=1))
-    return np.concatenate(parts)
+    for chunk in read_block(block, schema):
+        row, num_rows, rejects = np.asarray(chunk.row, np.int64), chunk.num_rows, chunk.rejects
+        for start in range(0, max(chunk.table.num_rows, 1), BATCH_SIZE):
+            table = chunk.table.slice(start, BATCH_SIZE)
+            inputs = RawRows(schema, *raw_matrices(table, schema)).compact()
+            yield _Batch(row[start : start + BATCH_SIZE], inputs, num_rows, rejects)
+            num_rows, rejects = 0, []
+
+
+def _one_ahead(items: Iterable[_Batch]) -> Iterator[_Batch]:
+    """Makes the next item in a thread while the caller works on the last one."""
+    iterator, end = iter(items), object()
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, iterator, end)
+        while isinstance(item := following.result(), _Batch):
+            following = pool.submit(next, iterator, end)
+            yield item
 
 
 def _write_part(scored: ScoredBlock, plan: ScorePlan, everything: list[ScoredBlock]) -> None:
