@@ -13,6 +13,7 @@ import models.keras2  # noqa: F401 - before TFRS, which refuses Keras 3 when it 
 # isort: split
 import tensorflow_recommenders as tfrs
 
+from models.host_memory import keep_freed_memory
 from models.losses import ClickLoss, sum_over_replicas
 from models.optimizers import CompositeOptimizer
 
@@ -135,7 +136,7 @@ def make_train_steps(
         return loss_sum, weight
 
     @tf.function(reduce_retracing=True)
-    def train_steps(iterator: Iterator[Any], num_steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def compiled(iterator: Iterator[Any], num_steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         loss_total, weight_total = tf.zeros([], tf.float64), tf.zeros([], tf.float64)
         for _ in tf.range(num_steps):
             outputs = one_step(next(iterator))
@@ -147,6 +148,11 @@ def make_train_steps(
             loss_total += loss_sum
             weight_total += weight
         return loss_total, weight_total
+
+    def train_steps(iterator: Iterator[Any], num_steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        keep_freed_memory()  # here, not earlier: making the iterator had set it otherwise
+        result: tuple[tf.Tensor, tf.Tensor] = compiled(iterator, num_steps)
+        return result
 
     return train_steps
 

@@ -42,9 +42,8 @@ def test_a_step_never_reads_a_whole_table(embedding_optimizer):
     optimizer = make_optimizer(config, source.steps_per_epoch, model, strategy)
     steps = make_train_steps(model, optimizer, ClickLoss(config.loss), strategy)
     iterator = iter(strategy.experimental_distribute_dataset(source.training(0, 0)))
-    graph = steps.get_concrete_function(iterator, tf.constant(2)).graph.as_graph_def(
-        add_shapes=True
-    )
+    concrete = tf.function(steps).get_concrete_function(iterator, tf.constant(2))
+    graph = concrete.graph.as_graph_def(add_shapes=True)
     rows = model.sparse_variables[0].shape[0]
     tables, gathers = [], 0
     for function in graph.library.function:
