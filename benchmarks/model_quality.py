@@ -51,13 +51,6 @@ from jobs.progress import say  # noqa: E402
 from jobs.tables import table  # noqa: E402
 
 Result = dict[str, Any]
-# glibc hands every large tensor back to the system when it is freed, and the page faults of a step
-# then cost almost what its arithmetic does: measured, 40 of 92 processor seconds; 5 of 56 with this.
-KEEP_MEMORY = {
-    "MALLOC_MMAP_THRESHOLD_": "1000000000",
-    "MALLOC_TRIM_THRESHOLD_": "4000000000",
-    "MALLOC_TOP_PAD_": "67108864",
-}
 
 
 def run_cell(cell: Cell, workdir: Path, result_path: Path) -> None:
@@ -67,7 +60,7 @@ def run_cell(cell: Cell, workdir: Path, result_path: Path) -> None:
     script = ROOT / "benchmarks" / "quality" / "cell.py"
     # Waiting threads that spin would burn the processor time of whatever else runs.
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "OMP_WAIT_POLICY": "passive"}
-    environment = {**quiet, **KEEP_MEMORY, **os.environ}
+    environment = {**quiet, **os.environ}
     command = [sys.executable, str(script), str(cell_path), str(workdir), str(result_path)]
     with log_path.open("w") as log:
         done = subprocess.run(command, stdout=log, stderr=log, env=environment, check=False)

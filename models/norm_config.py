@@ -72,12 +72,25 @@ class NormConfig(StrictConfig):
         return {"kind": raw.lower()} if isinstance(raw, str) else raw
 
     @model_validator(mode="after")
-    def _synchronized_is_of_batch(self) -> NormConfig:
-        if self.synchronized and self.kind is not NormKind.BATCH:
+    def _refuse_what_would_change_nothing(self) -> NormConfig:
+        owners = {
+            "synchronized": (NormKind.BATCH, "no other has statistics to share"),
+            "momentum": (NormKind.BATCH, "no other has moving statistics"),
+            "groups": (NormKind.GROUP, "no other divides its channels"),
+        }
+        for name, (owner, why) in owners.items():
+            value = getattr(self, name)
+            if self.kind is not owner and value != type(self).model_fields[name].default:
+                raise ConfigError(
+                    f"model.norm.{name} belongs to {owner} norm: {why}",
+                    f"kind={self.kind}, {name}={value}",
+                    f"Leave it out, or set model.norm.kind={owner}.",
+                )
+        if self.kind is not NormKind.NONE and not (self.on_hidden or self.on_embeddings):
             raise ConfigError(
-                "model.norm.synchronized belongs to batch norm: no other has statistics to share",
-                f"kind={self.kind}, synchronized=True",
-                "Leave it out, or set model.norm.kind=batch.",
+                "a normalization needs a place: model.norm.on_hidden or model.norm.on_embeddings",
+                f"kind={self.kind}, on_hidden=False, on_embeddings=False",
+                "Set one of the two, or model.norm=none.",
             )
         return self
 

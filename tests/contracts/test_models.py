@@ -32,12 +32,12 @@ SMALL_OPTIONS = {
     ModelName.FINALMLP: {"final_mlp": {"second_units": [8], "selection_units": [8]}},
     ModelName.MASKNET: {"mask": {"reduction_ratio": 1.0}},
 }
-NORMS = {kind: {"kind": kind.value, "groups": 2} for kind in NormKind}
+NORMS = {kind: {"kind": kind.value} for kind in NormKind}
 # instance normalization of [batch, units] would be a constant: it normalizes the embeddings only
 NORMS[NormKind.INSTANCE] |= {"on_hidden": False, "on_embeddings": True}
 # three or four numbers to a group can all but agree: then 1 / sqrt(epsilon) multiplies the rounding of
 # the matrix product, which is not the same for one row as for seven
-NORMS[NormKind.GROUP] |= {"epsilon": 1e-3}
+NORMS[NormKind.GROUP] |= {"groups": 2, "epsilon": 1e-3}
 PRODUCT = [(name, kind) for name in ModelName for kind in NormKind]
 every_model_and_norm = pytest.mark.parametrize("name, kind", PRODUCT)
 

@@ -21,7 +21,8 @@ ROW_WISE = [pair for pair in VALID if pair[0] is not NormKind.BATCH]
 
 
 def norm_of(kind, axis_kind, **options):
-    return make_norm(NormConfig(kind=kind, **{"groups": 2, **options}), axis_kind=axis_kind)
+    defaults = {"groups": 2} if kind is NormKind.GROUP else {}
+    return make_norm(NormConfig(kind=kind, **{**defaults, **options}), axis_kind=axis_kind)
 
 
 def data(axis_kind, seed=0, scale=1.0):

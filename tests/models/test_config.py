@@ -67,6 +67,18 @@ def test_configs_are_frozen():
             {"name": "dcn_v2", "norm": {"kind": "layer", "synchronized": True}},
             ["synchronized belongs to batch norm", "kind=layer", "model.norm.kind=batch"],
         ),
+        (
+            {"name": "dcn_v2", "norm": {"kind": "layer", "momentum": 0.9}},
+            ["momentum belongs to batch norm", "momentum=0.9", "model.norm.kind=batch"],
+        ),
+        (
+            {"name": "dcn_v2", "norm": {"kind": "batch", "groups": 4}},
+            ["groups belongs to group norm", "groups=4", "model.norm.kind=group"],
+        ),
+        (
+            {"name": "dcn_v2", "norm": {"kind": "rms", "on_hidden": False}},
+            ["a normalization needs a place", "on_embeddings=False", "model.norm=none"],
+        ),
         ({"name": "dcn_v2", "dropout": 1.5}, ["model.dropout", "1.5", "less than 1"]),
         ({"name": "dcn_v2", "hidden_units": [4, 0]}, ["model.hidden_units.1", "0"]),
         ({"norm": "layer"}, ["model.name must be given"]),
