@@ -47,7 +47,12 @@ WITHOUT = "without sequences"
 NORMS = ("batch", "group", "layer")
 SIZES = {"embedding_dim": 8, "hidden_units": [128, 64]}
 AUXILIARY = [[f"{kind}_ads", f"{kind}_topics"] for kind in AD_KINDS]
-TRAIN = {"global_batch_size": 512, "learning_rate": 0.002, "embedding_learning_rate": 0.05}
+TRAIN = {
+    "global_batch_size": 512,
+    "learning_rate": 0.002,
+    "embedding_learning_rate": 0.05,
+    "embedding_initial_accumulator": 0.1,
+}
 # few rows make few steps: moving statistics would still be on their way from zero and one
 OF_PICTURES = {"global_batch_size": 256, "reestimate_batch_statistics": True}
 

@@ -39,9 +39,9 @@ BASE_BATCH, BATCH_SIZES = 512, (256, 512, 4096, 65536)
 MIN_STEPS = 60  # fewer make no trained model
 TUNING_SEED = 1000
 GRIDS = {
-    "adam": (5e-4, 1.5e-3, 5e-3),
-    "lazy_adam": (5e-4, 1.5e-3, 5e-3),
-    "adagrad": (0.02, 0.06, 0.2),
+    "adam": (1.5e-3, 5e-3, 1.5e-2, 5e-2),
+    "lazy_adam": (1.5e-3, 5e-3, 1.5e-2, 5e-2),
+    "adagrad": (0.03, 0.1, 0.3, 1.0),
 }
 # The model of configs/synthetic.yaml
 MODEL = {"name": "dcn_v2", "norm": "layer", "embedding_dim": 8, "hidden_units": [128, 64]}

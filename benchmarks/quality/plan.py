@@ -39,6 +39,7 @@ TRAIN: dict[str, Any] = {
     "epochs": 5,
     "learning_rate": 0.005,
     "embedding_learning_rate": 0.8,
+    "embedding_initial_accumulator": 0.1,
     "schedule": {"kind": "cosine"},
     "early_stopping": {"metric": "auc", "patience": 5},
 }

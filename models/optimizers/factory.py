@@ -69,7 +69,9 @@ def make_optimizer(
         if config.embedding_optimizer == "adam":
             return keras.optimizers.Adam(rate, jit_compile=False)
         clip = CowClip(config.cowclip.ratio, config.cowclip.bound) if config.cowclip else None
-        return _SPARSE[config.embedding_optimizer](rate, l2=rates.embedding_l2, clip=clip)
+        start = config.embedding_initial_accumulator
+        own = {} if start is None else {"initial_accumulator": start}
+        return _SPARSE[config.embedding_optimizer](rate, l2=rates.embedding_l2, clip=clip, **own)
 
     tables, on_host = model.sparse_variables, config.tables_on == "host"
     sparse = make_sparse() if on_host else None

@@ -196,16 +196,16 @@ class RowSparseAdagrad(RowSparseOptimizer):
 
     def __init__(
         self,
-        learning_rate: Any = 0.02,
+        learning_rate: Any = 0.1,
         *,
-        initial_accumulator: float = 0.1,
+        initial_accumulator: float = 1e-8,
         name: str = "row_sparse_adagrad",
         **kwargs: Any,
     ) -> None:
         super().__init__(learning_rate, name=name, **kwargs)
         if initial_accumulator <= 0:
             raise ValueError(
-                f"initial_accumulator must be positive; got {initial_accumulator}. Try 0.1."
+                f"initial_accumulator must be positive; got {initial_accumulator}. Try 1e-8."
             )
         self.initial_accumulator = initial_accumulator
 
@@ -235,7 +235,7 @@ class RowwiseAdagrad(RowSparseOptimizer):
 
     def __init__(
         self,
-        learning_rate: Any = 0.02,
+        learning_rate: Any = 0.1,
         *,
         initial_accumulator: float = 0.0,
         epsilon: float = 1e-8,
@@ -328,10 +328,10 @@ class RowSparseFtrl(RowSparseOptimizer):
 
     def __init__(
         self,
-        learning_rate: Any = 0.02,
+        learning_rate: Any = 0.1,
         *,
         l1: float = 0.0,
-        initial_accumulator: float = 0.1,
+        initial_accumulator: float = 1e-8,
         learning_rate_power: float = -0.5,
         name: str = "row_sparse_ftrl",
         **kwargs: Any,

@@ -42,7 +42,7 @@ def step(optimizer, variable, gradient, compiled: bool = True) -> None:
 
 DENSE_TWINS = {
     "adagrad": (
-        lambda: RowSparseAdagrad(0.05),
+        lambda: RowSparseAdagrad(0.05, initial_accumulator=0.1),
         lambda: keras.optimizers.Adagrad(0.05, jit_compile=False),
     ),
     "lazy_adam": (
@@ -50,7 +50,7 @@ DENSE_TWINS = {
         lambda: keras.optimizers.Adam(0.05, jit_compile=False),
     ),
     "ftrl": (
-        lambda: RowSparseFtrl(0.05, l1=0.01),
+        lambda: RowSparseFtrl(0.05, l1=0.01, initial_accumulator=0.1),
         lambda: keras.optimizers.Ftrl(0.05, l1_regularization_strength=0.01, jit_compile=False),
     ),
 }

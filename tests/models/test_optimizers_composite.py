@@ -33,7 +33,9 @@ def gradients(scale: float = 1.0):
 
 def test_each_gradient_goes_to_the_optimizer_of_its_variable():
     dense, rows = variables()
-    composite = CompositeOptimizer(keras.optimizers.SGD(0.1), RowSparseAdagrad(0.1))
+    composite = CompositeOptimizer(
+        keras.optimizers.SGD(0.1), RowSparseAdagrad(0.1, initial_accumulator=0.1)
+    )
     composite.build([dense, rows], [rows])
     composite.apply_gradients(gradients(), [dense, rows])
     np.testing.assert_allclose(dense.numpy(), [[0.9, 0.8], [0.7, 0.6]], rtol=1e-6)
@@ -44,7 +46,9 @@ def test_each_gradient_goes_to_the_optimizer_of_its_variable():
 
 def test_a_model_without_tables_trains():
     dense = tf.Variable([1.0])
-    composite = CompositeOptimizer(keras.optimizers.SGD(0.5), RowSparseAdagrad(0.1))
+    composite = CompositeOptimizer(
+        keras.optimizers.SGD(0.5), RowSparseAdagrad(0.1, initial_accumulator=0.1)
+    )
     composite.build([dense], [])
     composite.apply_gradients([tf.constant([1.0])], [dense])
     assert dense.numpy() == [0.5]

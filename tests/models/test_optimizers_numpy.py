@@ -51,10 +51,10 @@ def ftrl(w: np.ndarray, g: np.ndarray, state: Row, step: int) -> np.ndarray:
 
 
 FORMULAS: dict[str, tuple[Callable[..., RowSparseOptimizer], Callable[..., np.ndarray]]] = {
-    "adagrad": (lambda **o: RowSparseAdagrad(0.05, **o), adagrad),
+    "adagrad": (lambda **o: RowSparseAdagrad(0.05, initial_accumulator=0.1, **o), adagrad),
     "rowwise_adagrad": (lambda **o: RowwiseAdagrad(0.05, **o), rowwise_adagrad),
     "lazy_adam": (lambda **o: LazyAdam(0.05, **o), lazy_adam),
-    "ftrl": (lambda **o: RowSparseFtrl(0.05, l1=0.01, **o), ftrl),
+    "ftrl": (lambda **o: RowSparseFtrl(0.05, l1=0.01, initial_accumulator=0.1, **o), ftrl),
 }
 
 

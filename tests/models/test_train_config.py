@@ -68,3 +68,19 @@ def test_it_survives_json():
 def test_reading_a_config_does_not_import_tensorflow():
     code = "import models.train_config, sys; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name, rate", [("adagrad", 0.1), ("ftrl", 0.1), ("lazy_adam", 0.01)])
+def test_the_tables_rate_follows_their_optimizer_unless_given(name, rate):
+    assert parse_train_config({"embedding_optimizer": name}).embedding_learning_rate == rate
+    given = {"embedding_optimizer": name, "embedding_learning_rate": 0.3}
+    assert parse_train_config(given).embedding_learning_rate == 0.3
+    again = parse_train_config(parse_train_config(given).model_dump(mode="json"))
+    assert again == parse_train_config(given)
+
+
+def test_an_initial_accumulator_is_refused_where_there_is_none():
+    with pytest.raises(ConfigError, match="belongs to adagrad, rowwise_adagrad and ftrl"):
+        parse_train_config(
+            {"embedding_optimizer": "lazy_adam", "embedding_initial_accumulator": 0.1}
+        )
