@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
@@ -70,7 +70,7 @@ def make_optimizer(
             return keras.optimizers.Adam(rate, jit_compile=False)
         clip = CowClip(config.cowclip.ratio, config.cowclip.bound) if config.cowclip else None
         start = config.embedding_initial_accumulator
-        own = {} if start is None else {"initial_accumulator": start}
+        own: dict[str, Any] = {} if start is None else {"initial_accumulator": start}
         return _SPARSE[config.embedding_optimizer](rate, l2=rates.embedding_l2, clip=clip, **own)
 
     tables, on_host = model.sparse_variables, config.tables_on == "host"
