@@ -59,3 +59,9 @@ def test_content_is_every_length_then_every_byte(texts: list[bytes], cut: int) -
     values, rest = pa.array(texts, pa.binary())[cut:], texts[cut:]
     lengths = np.array([len(t) for t in rest], "<i8")
     assert content_bytes(values) == lengths.tobytes() + b"".join(rest)
+
+
+def test_with_one_bucket_everywhere_every_unseen_value_is_1() -> None:
+    table = VocabularyTable({"a": pa.array([b"x", b"y"]), "b": pa.array([b"y"])}, {"a": 1, "b": 1})
+    assert ids_of(table, "a", [b"", b"x", b"y", b"z", b"w"]) == [0, 2, 3, 1, 1]
+    assert ids_of(table, "b", [b"", b"x", b"y"]) == [0, 1, 2]
