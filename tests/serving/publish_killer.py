@@ -1,7 +1,7 @@
 """Processes for test_repository_kill: one publishes and is killed, one watches as a server would.
 
-`python publish_killer.py kill MODELS ATTEMPTS SEED EXPORT...` forks a child for each attempt, kills
-it at a random moment, and prints what happened as JSON. `... sweep ...` kills at each single file
+`python publish_killer.py kill MODELS KILLS SEED EXPORT...` forks a child for each attempt, kills it
+at a random moment until KILLS publishes have died, and prints what happened as JSON. `... sweep ...` kills at each single file
 operation instead, one after the other. `... watch MODELS STOP_FILE EXPORT...` polls until STOP_FILE
 exists and prints every version it saw that was not, byte for byte, one of the exports; with a
 `score.json` in the exports (fingerprint's expected score for x = 3) it also loads each version
@@ -108,7 +108,7 @@ def load_and_score(version: Path) -> float | str:
             signature = meta.signature_def["serving_default"]
             output = signature.outputs["score"].name
             return float(session.run(output, {signature.inputs["x"].name: [3.0]})[0])
-    except (OSError, tf.errors.OpError) as error:
+    except (OSError, ValueError, tf.errors.OpError) as error:  # ValueError: variables gone
         return repr(error)
 
 
@@ -135,7 +135,7 @@ def in_child(work: Callable[[], object], wait_s: float | None) -> tuple[bool, fl
     return False, seconds
 
 
-def kill_at_random(models: Path, attempts: int, seed: int, exports: list[Path]) -> dict:
+def kill_at_random(models: Path, kills: int, seed: int, exports: list[Path]) -> dict:
     chance = random.Random(seed)
     repository = ModelRepository(models, "ctr")
     for export in exports:
@@ -146,7 +146,7 @@ def kill_at_random(models: Path, attempts: int, seed: int, exports: list[Path]) 
     )
     killed: Counter[str] = Counter()
     done: Counter[str] = Counter()
-    while killed["publish"] + done["publish"] < attempts:
+    while killed["publish"] < kills:
         operation = chance.choices(["publish", "prune", "rollback"], [90, 6, 4])[0]
         export = chance.choice(exports)
         work: Callable[[], object] = {
