@@ -92,6 +92,12 @@ class NormConfig(StrictConfig):
                 f"kind={self.kind}, on_hidden=False, on_embeddings=False",
                 "Set one of the two, or model.norm=none.",
             )
+        if not self.on_hidden and self.placement is not NormPlacement.BEFORE_ACTIVATION:
+            raise ConfigError(
+                "model.norm.placement is about hidden layers: embeddings have no activation",
+                f"on_hidden=False, placement={self.placement}",
+                "Leave it out, or set model.norm.on_hidden=true.",
+            )
         return self
 
     @property

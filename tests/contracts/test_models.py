@@ -194,14 +194,15 @@ def test_saves_and_loads_the_rest(name, kind, tmp_path):
 PLACEMENTS = [
     {"placement": "after_activation"},
     {"on_embeddings": True},
-    {"placement": "after_activation", "on_embeddings": True, "on_hidden": False},
+    {"placement": "after_activation", "on_embeddings": True},
+    {"on_embeddings": True, "on_hidden": False},
 ]
 
 
 def check_placement(name, kind, placement):
-    norm = {**NORMS[kind], **placement}
+    norm = NORMS[kind] | placement
     if kind is NormKind.INSTANCE:
-        norm |= {"on_hidden": False, "on_embeddings": True}
+        norm = NORMS[kind]  # it has one place
     model = fresh_model(config_of(name, norm))
     inputs = rows(7)
     logits = model(inputs, training=False)

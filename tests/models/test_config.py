@@ -79,6 +79,18 @@ def test_configs_are_frozen():
             {"name": "dcn_v2", "norm": {"kind": "rms", "on_hidden": False}},
             ["a normalization needs a place", "on_embeddings=False", "model.norm=none"],
         ),
+        (
+            {
+                "name": "dcn_v2",
+                "norm": {
+                    "kind": "rms",
+                    "on_hidden": False,
+                    "on_embeddings": True,
+                    "placement": "after_activation",
+                },
+            },
+            ["about hidden layers", "placement=after_activation", "model.norm.on_hidden=true"],
+        ),
         ({"name": "dcn_v2", "dropout": 1.5}, ["model.dropout", "1.5", "less than 1"]),
         ({"name": "dcn_v2", "hidden_units": [4, 0]}, ["model.hidden_units.1", "0"]),
         ({"norm": "layer"}, ["model.name must be given"]),

@@ -102,7 +102,9 @@ def jobs(folder: Path, log: Path, beam_options: list[str]) -> Iterator[Jobs]:
         yield Jobs(starter, out)
         assert starter.stdin is not None
         starter.stdin.close()
-    deadline = time.monotonic() + 60
+    # A worker whose job died before it had connected waits 60 s each for Beam's logging and control
+    # channels; it holds no file of the job's meanwhile.
+    deadline = time.monotonic() + 150
     while left := processes_with(mark.encode()):
         assert time.monotonic() < deadline, f"workers outlive their job: {left}"
         time.sleep(0.2)

@@ -1,11 +1,12 @@
 """Processes for test_repository_kill: one publishes and is killed, one watches as a server would.
 
 `python publish_killer.py kill MODELS KILLS SEED EXPORT...` forks a child for each attempt, kills it
-at a random moment until KILLS publishes have died, and prints what happened as JSON. `... sweep ...` kills at each single file
-operation instead, one after the other. `... watch MODELS STOP_FILE EXPORT...` polls until STOP_FILE
-exists and prints every version it saw that was not, byte for byte, one of the exports; with a
-`score.json` in the exports (fingerprint's expected score for x = 3) it also loads each version
-once, as TF Serving would, and compares. No Keras, and TensorFlow only in that last case.
+at a random moment until KILLS publishes have died, and prints what happened as JSON.
+`... sweep ...` kills at each single file operation instead, one after the other.
+`... watch MODELS STOP_FILE EXPORT...` polls until STOP_FILE exists and prints every version it saw
+that was not, byte for byte, one of the exports; with a `score.json` in the exports (fingerprint's
+expected score for x = 3) it also loads each version once, as TF Serving would, and compares.
+No Keras, and TensorFlow only in that last case.
 """
 
 from __future__ import annotations
