@@ -2,8 +2,8 @@
 
 The numbers are those of online serving: the same SavedModel, through TF Serving's own loader, its
 `compact` signature. Files are read as the export's schema says, in the same blocks as preprocessing;
-an element is a block, never a row. A block is scored in batches of a fixed size whose rows follow from
-the files alone, so the number of workers changes no bit.
+an element is a block, never a row. A block is scored in batches whose rows follow from the files alone,
+so the number of workers changes no bit.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BATCH_SIZE", "OutputFormat", "ScorePlan", "check_reject_rate", "run_scoring"]
 
-BATCH_SIZE = 4096
+BATCH_SIZE = 4096  # at most
+# A block's first batch is read with nothing to score beside it: the less of it the better.
+_CHUNK_BYTES = 1 << 20
 OutputFormat = Literal["parquet", "csv"]
 Progress = Callable[[str, Path, int], Any]
 
@@ -187,12 +189,14 @@ class _Batch:
 def _batches(block: Block, schema: FeatureSchema) -> Iterator[_Batch]:
     from serving.parity.rows import RawRows
 
-    for chunk in read_block(block, schema):
+    for chunk in read_block(block, schema, chunk_bytes=_CHUNK_BYTES):
         row, num_rows, rejects = np.asarray(chunk.row, np.int64), chunk.num_rows, chunk.rejects
-        for start in range(0, max(chunk.table.num_rows, 1), BATCH_SIZE):
-            table = chunk.table.slice(start, BATCH_SIZE)
+        num_batches = max(-(-len(row) // BATCH_SIZE), 1)
+        step = max(-(-len(row) // num_batches), 1)
+        for start in range(0, max(len(row), 1), step):
+            table = chunk.table.slice(start, step)
             inputs = RawRows(schema, *raw_matrices(table, schema)).compact()
-            yield _Batch(row[start : start + BATCH_SIZE], inputs, num_rows, rejects)
+            yield _Batch(row[start : start + step], inputs, num_rows, rejects)
             num_rows, rejects = 0, []
 
 

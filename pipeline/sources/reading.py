@@ -23,21 +23,33 @@ _IMAGES_AT_ONCE = 1024
 
 
 def read_block(
-    block: Block, schema: FeatureSchema, *, max_line_bytes: int = MAX_LINE_BYTES
+    block: Block,
+    schema: FeatureSchema,
+    *,
+    max_line_bytes: int = MAX_LINE_BYTES,
+    chunk_bytes: int | None = None,
 ) -> Iterator[Chunk]:
     """Reads a block, in chunks of a few MB.
+
+    Args:
+        block: of `plan_blocks`.
+        schema: resolved against the file's columns.
+        max_line_bytes: a longer line is rejected.
+        chunk_bytes: about how much text a chunk takes; None: text that can be split comes in one.
 
     Raises:
         DataError: the rest of the file cannot be read at all (a truncated gzip file, say), so that
             nobody could tell how many rows are lost.
     """
     first_row = 0
-    for parsed in _parsed(block, schema, max_line_bytes):
+    for parsed in _parsed(block, schema, max_line_bytes, chunk_bytes):
         yield from _checked(parsed, block.path, schema, first_row)
         first_row += parsed.num_rows
 
 
-def _parsed(block: Block, schema: FeatureSchema, max_line_bytes: int) -> Iterator[Parsed]:
+def _parsed(
+    block: Block, schema: FeatureSchema, max_line_bytes: int, chunk_bytes: int | None
+) -> Iterator[Parsed]:
     if isinstance(schema.source, ParquetFormat):
         from pipeline.sources.parquet import read_parquet
 
@@ -46,7 +58,7 @@ def _parsed(block: Block, schema: FeatureSchema, max_line_bytes: int) -> Iterato
         from pipeline.sources.examples import read_examples
 
         return read_examples(block, schema)
-    return read_text(block, schema, max_line_bytes)
+    return read_text(block, schema, max_line_bytes, chunk_bytes)
 
 
 def _checked(parsed: Parsed, path: str, schema: FeatureSchema, first_row: int) -> Iterator[Chunk]:

@@ -27,12 +27,14 @@ _PIECE_ROWS = 256
 _BOM = b"\xef\xbb\xbf"
 
 
-def read_text(block: Block, schema: FeatureSchema, max_line_bytes: int) -> Iterator[Parsed]:
-    """The rows of a block of CSV or JSON Lines, a chunk at a time."""
+def read_text(
+    block: Block, schema: FeatureSchema, max_line_bytes: int, chunk_bytes: int | None = None
+) -> Iterator[Parsed]:
+    """The rows of a block of CSV or JSON Lines, a chunk at a time; see `read_block`."""
     source = schema.source
     quote = source.quote if isinstance(source, CsvFormat) and source.newlines_in_values else None
     parse = csv_parser(block, schema) if isinstance(source, CsvFormat) else json_parser(schema)
-    for offset, data in _chunks(block, quote):
+    for offset, data in _chunks(block, quote, chunk_bytes):
         parser = _ChunkParser(block.path, offset, data, quote, parse, max_line_bytes)
         if parser.num_rows:
             yield parser.run(schema)
@@ -120,7 +122,9 @@ def _row_breaks(data: bytes, quote: str | None) -> np.ndarray:
     return breaks[np.searchsorted(quotes, breaks) % 2 == 0]
 
 
-def _chunks(block: Block, quote: str | None) -> Iterator[tuple[int, bytes]]:
+def _chunks(
+    block: Block, quote: str | None, chunk_bytes: int | None
+) -> Iterator[tuple[int, bytes]]:
     """(offset, whole rows) of the block: the rows that start in [start, end)."""
     with open_for_reading(block.path) as raw:
         if block.end < 0:
@@ -132,15 +136,18 @@ def _chunks(block: Block, quote: str | None) -> Iterator[tuple[int, bytes]]:
         raw.seek(max(block.start - 1, 0))
         inside_a_row = block.start > 0 and raw.read(1) != b"\n"
         position = block.start + (len(raw.readline()) if inside_a_row else 0)
-        if position >= block.end:
-            return
         raw.seek(position)
-        data = raw.read(block.end - position)
-        if not data.endswith(b"\n"):
-            data += raw.readline()
-        mark = len(_BOM) if position == 0 and data.startswith(_BOM) else 0
-        if data[mark:]:
-            yield position + mark, data[mark:]
+        while position < block.end:
+            left = block.end - position
+            data = raw.read(min(chunk_bytes or left, left))
+            if not data.endswith(b"\n"):
+                data += raw.readline()
+            mark = len(_BOM) if position == 0 and data.startswith(_BOM) else 0
+            if data[mark:]:
+                yield position + mark, data[mark:]
+            if not data:
+                return  # the file has become shorter
+            position += len(data)
 
 
 def _stream_chunks(

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError, DataError
@@ -35,7 +35,10 @@ def make_schema(source: dict[str, Any], **changes: Any) -> FeatureSchema:
 
 
 def read(
-    schema: FeatureSchema, paths: Path | Sequence[Path], block_bytes: int = 8 << 20
+    schema: FeatureSchema,
+    paths: Path | Sequence[Path],
+    block_bytes: int = 8 << 20,
+    chunk_bytes: int | None = None,
 ) -> tuple[dict[str, list[Any]], list[Reject], int]:
     """(columns of the good rows, rejects, input rows); checks the row positions on the way."""
     patterns = [str(p) for p in ([paths] if isinstance(paths, Path) else paths)]
@@ -43,7 +46,7 @@ def read(
     tables, rejects, rows = [], [], 0
     for block in plan.blocks:
         expected = 0
-        for chunk in read_block(block, plan.schema):
+        for chunk in read_block(block, plan.schema, chunk_bytes=chunk_bytes):
             assert chunk.num_rows == chunk.table.num_rows + sum(r.rows for r in chunk.rejects)
             assert len(chunk.row) == chunk.table.num_rows
             assert (np.diff(chunk.row) > 0).all()
@@ -72,9 +75,10 @@ ROWS = "0,1,a\n1,2,bb\r\n\n0,,\n\r\n1,4,dddd\n0,5,e"
 def test_every_block_size_gives_every_row_once(tmp_path: Path, end: str, quote: str | None) -> None:
     path = write(tmp_path / "rows.csv", ROWS + end)
     schema = make_schema({**CSV, "quote": quote})
-    for block_bytes in range(1, len(ROWS) + 5):
-        columns, rejects, rows = read(schema, path, block_bytes)
-        assert columns["c"] == [b"a", b"bb", b"", b"dddd", b"e"], block_bytes
+    sizes = range(1, len(ROWS) + 5)
+    for block_bytes, chunk_bytes in [(n, None) for n in sizes] + [(100, n) for n in sizes]:
+        columns, rejects, rows = read(schema, path, block_bytes, chunk_bytes)
+        assert columns["c"] == [b"a", b"bb", b"", b"dddd", b"e"], (block_bytes, chunk_bytes)
         assert np.nan_to_num(columns["x"], nan=-1).tolist() == [1, 2, -1, 4, 5]
         assert (rejects, rows) == ([], 5)
 
@@ -84,6 +88,7 @@ def test_every_block_size_gives_every_row_once(tmp_path: Path, end: str, quote: 
     cells=st.lists(st.text("ab ,\"'é\t", max_size=6), max_size=12),
     breaks=st.lists(st.sampled_from(["\n", "\r\n", "\n\n"]), min_size=12, max_size=12),
     block_bytes=st.integers(1, 60),
+    chunk_bytes=st.none() | st.integers(1, 60),
     header=st.booleans(),
     bom=st.booleans(),
 )
@@ -92,6 +97,7 @@ def test_any_text_in_any_blocks(
     cells: list[str],
     breaks: list[str],
     block_bytes: int,
+    chunk_bytes: int | None,
     header: bool,
     bom: bool,
 ) -> None:
@@ -100,7 +106,7 @@ def test_any_text_in_any_blocks(
     data = ("\ufeff" if bom else "") + ("y,x,c\n" if header else "") + "".join(lines)
     path = write(tmp_path_factory.mktemp("any") / "f.csv", data + ("" if lines else "\n"))
     schema = make_schema({"kind": "csv"} if header else CSV)
-    columns, rejects, rows = read(schema, path, block_bytes)
+    columns, rejects, rows = read(schema, path, block_bytes, chunk_bytes)
     assert rejects == []
     assert rows == len(lines)
     assert columns.get("x", []) == list(range(len(lines)))
@@ -207,13 +213,21 @@ def test_unbalanced_quotes_are_data_without_a_quote_character(tmp_path: Path) ->
 
 
 @settings(max_examples=60, deadline=None)
-@given(lines=st.lists(st.binary(max_size=12), max_size=20), block_bytes=st.integers(1, 90))
+@given(
+    lines=st.lists(st.binary(max_size=12), max_size=20),
+    block_bytes=st.integers(1, 90),
+    chunk_bytes=st.none() | st.integers(1, 30),
+)
 def test_hostile_bytes_lose_nothing(
-    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], block_bytes: int
+    tmp_path_factory: pytest.TempPathFactory,
+    lines: list[bytes],
+    block_bytes: int,
+    chunk_bytes: int | None,
 ) -> None:
     data = b"\n".join([*lines, b"1,1,last"])
+    assume(not data.startswith(b"\x1f\x8b"))  # that would be a gzip file
     path = write(tmp_path_factory.mktemp("hostile") / "f.csv", data)
-    columns, rejects, rows = read(make_schema(CSV), path, block_bytes)
+    columns, rejects, rows = read(make_schema(CSV), path, block_bytes, chunk_bytes)
     body = data.removeprefix(b"\xef\xbb\xbf")
     assert rows == sum(line not in (b"", b"\r") for line in body.split(b"\n"))
     assert len(columns["c"]) + len(rejects) == rows
