@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
-from benchmarks.model_quality import main, read_results, run_cells
+from benchmarks.model_quality import main, paired_difference, read_results, run_cells
 from benchmarks.quality import plan
 from benchmarks.quality.bars import calibration_bars, curve_bars, curve_points, gap_closed
 from benchmarks.quality.baselines import one_hot, tree_features
@@ -165,12 +166,29 @@ def test_a_second_start_runs_only_what_is_missing(tmp_path: Path, monkeypatch: p
     assert ran[3:] == ["dcn_v2"]  # another recipe is another cell
 
 
+def test_the_difference_to_lightgbm_is_paired_on_the_rows_both_scored(tmp_path: Path):
+    label = np.random.default_rng(0).random(5_000) < 0.2
+    (tmp_path / "data").mkdir()
+    np.save(tmp_path / "data" / f"{Log(90, 10, 10).name}.labels.npy", label.astype(np.float32))
+    scored = []
+    for name, noise in (("good", 1.0), ("poor", 3.0)):
+        path = tmp_path / f"{name}.npy"
+        np.save(path, label + np.random.default_rng(1).normal(0, noise, len(label)))
+        scored.append(
+            {"cell": Cell("curve", 100, Log(90, 10, 10), name).to_dict(), "logits": str(path)}
+        )
+    value, low, high = paired_difference(tmp_path)(*scored)
+    expected = np.subtract(*(roc_auc_score(label, np.load(one["logits"])) for one in scored))
+    assert value == pytest.approx(expected, abs=1e-12)
+    assert 0 < low < value < high
+
+
 def test_a_report_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture):
     assert main(["--report", "--workdir", str(tmp_path)]) == 0
     assert "not measured" in capsys.readouterr().out
-    assert {b["holds"] for b in json.loads((tmp_path / "quality.json").read_text())["bars"]} == {
-        None
-    }
+    found = json.loads((tmp_path / "quality.json").read_text())
+    assert {bar["holds"] for bar in found["bars"]} == {None}
+    assert (tmp_path / "quality.png").stat().st_size > 0
 
 
 def few_rows(labels):
