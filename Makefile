@@ -35,6 +35,7 @@ lint: install  ## ruff, mypy, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy pipeline models serving jobs
+	$(BIN)/mypy --explicit-package-bases benchmarks
 	$(BIN)/lint-imports
 
 format: install  ## rewrite the code as ruff likes it

@@ -33,6 +33,7 @@ from benchmarks.quality.bars import (  # noqa: E402
     Bar,
     CurvePoint,
     Interval,
+    Result,
     calibration_bars,
     curve_bars,
     curve_points,
@@ -50,8 +51,6 @@ from benchmarks.quality.plan import (  # noqa: E402
 )
 from jobs.progress import say  # noqa: E402
 from jobs.tables import table  # noqa: E402
-
-Result = dict[str, Any]
 
 
 def run_cell(cell: Cell, workdir: Path, result_path: Path) -> None:

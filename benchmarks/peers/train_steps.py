@@ -26,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -110,7 +111,7 @@ def floor(vocab: int, batch_size: int, threads: int, records: str | None) -> Ste
     layers = [tf.random.normal(pair) / WIDTH for pair in itertools.pairwise(widths)]
 
     @tf.function
-    def products(steps):
+    def products(steps: Any) -> Any:
         total = tf.constant(0.0)
         for _ in tf.range(steps):
             for weights in (crosses, layers):
@@ -179,7 +180,7 @@ def torch_engine(optimizer: str) -> Callable[[int, int, int, str | None], Steps]
                 self.mlp = nn.Sequential(*layers)
                 self.head = nn.Linear(WIDTH + UNITS[-1], 1)
 
-            def forward(self, numeric, ids):
+            def forward(self, numeric: Any, ids: Any) -> Any:
                 rows = ids + self.offsets
                 if sparse:
                     embedded = self.table(rows.reshape(-1, 1)).reshape(len(ids), -1)
@@ -253,7 +254,7 @@ def profile(run: Steps, steps: int, most: int = 12) -> list[dict[str, float | st
     ]
 
 
-def _tensorflow(threads: int):
+def _tensorflow(threads: int) -> Any:
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)

@@ -14,6 +14,7 @@ from benchmarks.quality.plan import LIGHTGBM, LOGISTIC_REGRESSION
 __all__ = [
     "Bar",
     "CurvePoint",
+    "Result",
     "calibration_bars",
     "curve_bars",
     "curve_points",

@@ -80,7 +80,7 @@ def lightgbm_logits(
     import lightgbm
 
     (x, *others), native = tree_features(train, (validation, test), spec)
-    fitted = []
+    fitted: list[tuple[float, int, Any, dict[str, int]]] = []
     for options in TREE_OPTIONS:
         data = lightgbm.Dataset(x, train.label, categorical_feature=native, free_raw_data=False)
         booster = lightgbm.train(
@@ -106,7 +106,7 @@ def lightgbm_logits(
         loss = booster.best_score["valid_0"]["binary_logloss"]
         fitted.append((loss, len(fitted), booster, {**options, "trees": booster.best_iteration}))
     _, _, booster, chosen = min(fitted)
-    return booster.predict(others[1], raw_score=True), chosen
+    return np.asarray(booster.predict(others[1], raw_score=True), np.float64), chosen
 
 
 def tree_features(

@@ -154,7 +154,8 @@ def curve_cells(*, quick: bool) -> list[Cell]:
     A log of N rows is N rows to learn from, a tenth of them the validation split; the test rows come
     on top, as many for every size.
     """
-    sizes, seeds, middle, test = (1_000_000, 100_000, 300_000, 3_000_000), 3, 1_000_000, 400_000
+    sizes: tuple[int, ...] = (1_000_000, 100_000, 300_000, 3_000_000)
+    seeds, middle, test = 3, 1_000_000, 400_000
     networks = tuple(NETWORKS)
     if quick:
         sizes, seeds, middle, test = (60_000, 20_000), 2, 60_000, 40_000
