@@ -27,7 +27,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "deepfm": {},
     "dcn": {},
     "dcn_v2": {},
-    "autoint": {"attention": {"num_layers": 2, "num_heads": 2, "head_dim": 8}},
+    "autoint": {"attention": {"num_layers": 1, "num_heads": 2, "head_dim": 8}},
     "dlrm": {"dlrm": {"bottom_units": [64, 32]}},
     "masknet": {},
     "finalmlp": {"final_mlp": {"second_units": [64], "selection_units": [32]}},

@@ -16,9 +16,9 @@ __all__ = ["FieldSelfAttention"]
 class FieldSelfAttention(keras.layers.Layer):
     """Lets every field attend to every field of its row.
 
-    For head h: a_mk = softmax_k <W_q e_m, W_k e_k> (unscaled, as in the paper), o_m = sum_k a_mk
-    W_v e_k; heads side by side, then out = dropout(relu(norm(o + W_res e))) or dropout(norm(relu(o
-    + W_res e))).
+    For head h: a_mk = softmax_k <W_q e_m, W_k e_k> (unscaled, as in the paper),
+    o_m = sum_k a_mk W_v e_k; heads side by side, then out = dropout(relu(norm(o + W_res e))) or
+    dropout(norm(relu(o + W_res e))).
 
     Args:
         num_heads: number of heads.

@@ -22,10 +22,8 @@ class AutoInt(CTRModel):
     logit = w . flatten(e') + b + w' . MLP(flatten(e))
 
     Paper: Song et al. 2019, "AutoInt", arXiv 1810.11921; 3 layers of 2 heads of 32 as there. Its
-    own
-    normalization: none. BARS's best AutoInt+ is wider (2 heads of 128), adds a linear term, and
-        uses
-    layer norm in the attention and batch norm in the MLP.
+    own normalization: none. BARS's best AutoInt+ is wider (2 heads of 128), adds a linear term, and
+    uses layer norm in the attention and batch norm in the MLP.
     """
 
     def __init__(

@@ -21,9 +21,8 @@ class DCN(CTRModel):
     x_{l+1} = x0 (x_l . w_l) + b_l + x_l
     logit = w . [x_L, MLP(x0)] + b
 
-    Paper: Wang et al. 2017, "Deep & Cross Network for Ad Click Predictions", arXiv 1708.05123. Its
-    own
-    normalization: batch, on the deep network. Widths as in BARS.
+    Paper: Wang et al. 2017, "Deep & Cross Network for Ad Click Predictions", arXiv 1708.05123.
+    Its own normalization: batch, on the deep network. Widths as in BARS.
     """
 
     def __init__(

@@ -19,11 +19,9 @@ class WideDeep(CTRModel):
     logit = b + sum_f w_f[id_f] + w . numeric + w' . MLP([numeric, embeddings])
     wide: one weight per id and per numeric feature; deep: [batch, D + F dim] through hidden_units.
 
-    Paper: Cheng et al. 2016, "Wide & Deep Learning for Recommender Systems", arXiv 1606.07792. Its
-    own
-    normalization: none. The paper's hand-made cross features belong in the schema; its two
-        optimizers
-    (FTRL for the wide part) are the trainer's business. Widths as in BARS.
+    Paper: Cheng et al. 2016, "Wide & Deep Learning for Recommender Systems", arXiv 1606.07792.
+    Its own normalization: none. The paper's hand-made cross features belong in the schema; its two
+    optimizers (FTRL for the wide part) are the trainer's business. Widths as in BARS.
     """
 
     def __init__(
