@@ -60,7 +60,7 @@ def _curves(axis: Any, points: Mapping[tuple[int, str], CurvePoint]) -> None:
     axis.grid(alpha=0.25)
     axis.set_title("distance to the truth", fontsize=11)
     if points:
-        axis.legend(frameon=False, fontsize=8, ncols=2)
+        axis.legend(frameon=False, fontsize=8, ncols=2, loc="upper right")
 
 
 def _calibration(axis: Any, results: Sequence[Mapping[str, Any]]) -> None:
@@ -82,4 +82,6 @@ def _calibration(axis: Any, results: Sequence[Mapping[str, Any]]) -> None:
     axis.grid(alpha=0.25)
     axis.set_title("calibration under every loss", fontsize=11)
     if results:
-        axis.legend(frameon=False, fontsize=8, loc="center right")
+        axis.legend(
+            frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.4, -0.13)
+        )
