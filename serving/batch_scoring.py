@@ -191,12 +191,10 @@ def _batches(block: Block, schema: FeatureSchema) -> Iterator[_Batch]:
 
     for chunk in read_block(block, schema, chunk_bytes=_CHUNK_BYTES):
         row, num_rows, rejects = np.asarray(chunk.row, np.int64), chunk.num_rows, chunk.rejects
-        num_batches = max(-(-len(row) // BATCH_SIZE), 1)
-        step = max(-(-len(row) // num_batches), 1)
-        for start in range(0, max(len(row), 1), step):
-            table = chunk.table.slice(start, step)
+        for start in range(0, max(chunk.table.num_rows, 1), BATCH_SIZE):
+            table = chunk.table.slice(start, BATCH_SIZE)
             inputs = RawRows(schema, *raw_matrices(table, schema)).compact()
-            yield _Batch(row[start : start + step], inputs, num_rows, rejects)
+            yield _Batch(row[start : start + BATCH_SIZE], inputs, num_rows, rejects)
             num_rows, rejects = 0, []
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.quality.bars import CurvePoint
+from benchmarks.quality.bars import CurvePoint, Result
 from benchmarks.quality.plan import BASELINES, NETWORKS
 
 __all__ = ["draw"]
@@ -20,7 +20,7 @@ _STAGES = {
 
 def draw(
     points: Mapping[tuple[int, str], CurvePoint],
-    calibration: Sequence[Mapping[str, Any]],
+    calibration: Sequence[Result],
     path: Path,
 ) -> None:
     """Writes a PNG.
@@ -63,7 +63,7 @@ def _curves(axis: Any, points: Mapping[tuple[int, str], CurvePoint]) -> None:
         axis.legend(frameon=False, fontsize=8, ncols=2, loc="upper right")
 
 
-def _calibration(axis: Any, results: Sequence[Mapping[str, Any]]) -> None:
+def _calibration(axis: Any, results: Sequence[Result]) -> None:
     names = [
         f"{r['cell']['loss']}\nnegatives kept: {r['cell']['log']['negative_keep_rate']:.0%}"
         for r in results

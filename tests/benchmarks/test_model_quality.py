@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.image import imread
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.model_quality import main, paired_difference, read_results, run_cells
@@ -12,6 +13,7 @@ from benchmarks.quality import plan
 from benchmarks.quality.bars import calibration_bars, curve_bars, curve_points, gap_closed
 from benchmarks.quality.baselines import one_hot, tree_features
 from benchmarks.quality.data import EncodedRows
+from benchmarks.quality.picture import draw
 from benchmarks.quality.plan import (
     LOSSES,
     NETWORKS,
@@ -189,6 +191,20 @@ def test_a_report_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixtu
     found = json.loads((tmp_path / "quality.json").read_text())
     assert {bar["holds"] for bar in found["bars"]} == {None}
     assert (tmp_path / "quality.png").stat().st_size > 0
+
+
+def test_the_picture_shows_both_tables(tmp_path: Path):
+    stage = {"prediction_over_truth": 5.0}
+    cell = calibration_cells(quick=False)[0].to_dict()
+    scored = [{"cell": cell, "raw": stage, "corrected": stage, "calibrated": stage}]
+    measured = curve_points([result(n, "dlrm", 1 / n) for n in SIZES], difference)
+    blue = np.array([0x1F, 0x77, 0xB4]) / 255  # the first network, and what is calibrated
+    path = tmp_path / "picture.png"
+    for points_drawn, cells_drawn in (({}, []), (measured, []), ({}, scored), (measured, scored)):
+        draw(points_drawn, cells_drawn, path)
+        is_blue = np.isclose(imread(path)[:, :, :3], blue, atol=1 / 512).all(axis=2)
+        left, right = is_blue[:, :450], is_blue[:, 800:]  # of about 1,200
+        assert (left.sum() > 30, right.sum() > 30) == (bool(points_drawn), bool(cells_drawn))
 
 
 def few_rows(labels):

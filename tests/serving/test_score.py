@@ -12,7 +12,9 @@ import pytest
 from jobs.cli import main
 from jobs.score import export_of, score_files
 from pipeline.errors import ConfigError, DataError
+from serving import batch_scoring
 from serving.manifest import MANIFEST_PATH
+from serving.server.servable import Servable
 
 PARTS = "part-*.parquet"
 
@@ -61,6 +63,28 @@ def test_every_row_has_the_score_of_the_online_model(scored, export_dir, tiny_lo
         np.testing.assert_allclose(mine["logit"], answer["logit"], atol=1e-5, rtol=0)
         np.testing.assert_allclose(mine["probability"], answer["probability"], atol=1e-6, rtol=0)
     assert table["logit"].nunique() > 1000
+
+
+def test_small_chunks_and_batches_change_no_row(
+    scored, export_dir, tiny_log, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(batch_scoring, "_CHUNK_BYTES", 30_000)
+    monkeypatch.setattr(batch_scoring, "BATCH_SIZE", 64)
+    sizes = []
+    predict = Servable.predict_arrays
+
+    def counted(self, name, inputs, outputs):
+        sizes.append(len(next(iter(inputs.values()))))
+        return predict(self, name, inputs, outputs)
+
+    monkeypatch.setattr(Servable, "predict_arrays", counted)
+    out = tmp_path / "small"
+    summary = score_files(export_dir, [str(tiny_log / "*.csv")], out, block_bytes=100_000)
+    assert max(sizes) == 64 and sum(sizes) == summary["scored_rows"]
+    assert sum(size < 64 for size in sizes) > summary["parts"]  # a block is several chunks
+    mine, whole = read(out), read(scored[0])
+    pd.testing.assert_frame_equal(mine[["file", "row"]], whole[["file", "row"]])
+    np.testing.assert_allclose(mine["logit"], whole["logit"], atol=1e-5, rtol=0)
 
 
 def test_keras_in_memory_says_the_same(scored, layer_run, tiny_data):
