@@ -1,12 +1,13 @@
 """How good the models are, told as distance to the truth of the synthetic log.
 
-    python benchmarks/model_quality.py [--only curve|calibration] [--quick] [--workdir DIR] [--out FILE]
+    python benchmarks/model_quality.py [--only curve|norms|calibration] [--quick] [--workdir DIR] [--out FILE]
 
-Two tables. The learning curve: every network at four log sizes, beside scikit-learn's logistic
-regression and LightGBM, as Bayes AUC minus AUC on the same test rows. The calibration: every loss
-and negative keep rate against the true probabilities, raw and calibrated. Every cell is a process
-of its own and leaves one JSON file in DIR/cells; a second start skips what is there, unless the
-recipe has changed, and with --report nothing is run at all. Both tables are drawn in DIR/quality.png.
+Three tables. The learning curve: every network, layer norm, at four log sizes, beside
+scikit-learn's logistic regression and LightGBM, as Bayes AUC minus AUC on the same test rows. The
+normalizations: the same distance of every network with each of four, at one size. The calibration:
+every loss and negative keep rate against the true probabilities, raw and calibrated. Every cell is a
+process of its own and leaves one JSON file in DIR/cells; a second start skips what is there, unless
+the recipe has changed, and with --report nothing is run at all. All is drawn in DIR/quality.png.
 All of it takes 105 minutes of processor time; --quick shows on a small log that everything runs, and
 reaches no bar. Wants the extra `bench`.
 """
@@ -19,7 +20,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +39,18 @@ from benchmarks.quality.bars import (  # noqa: E402
     curve_bars,
     curve_points,
     gap_closed,
+    norm_distances,
 )
 from benchmarks.quality.picture import draw  # noqa: E402
 from benchmarks.quality.plan import (  # noqa: E402
     BASELINES,
     NETWORKS,
+    NORMS,
     Cell,
     Log,
     calibration_cells,
     curve_cells,
+    norm_cells,
     recipe,
 )
 from jobs.progress import say  # noqa: E402
@@ -172,7 +176,7 @@ def curve_table(points: dict[tuple[int, str], CurvePoint], sizes: Sequence[int])
 
 
 def middle_table(points: dict[tuple[int, str], CurvePoint], middle: int) -> str:
-    """The size with several seeds: AUC, share of the linear gap that is closed, against LightGBM."""
+    """The important size: AUC, share of the linear gap that is closed, against LightGBM."""
     rows = []
     for name in (*BASELINES, *NETWORKS):
         point = points.get((middle, name))
@@ -191,6 +195,28 @@ def middle_table(points: dict[tuple[int, str], CurvePoint], middle: int) -> str:
     header = ["model", "AUC", "linear gap closed", "AUC - LightGBM [95 %]", "seeds"]
     bayes = next((p.bayes_auc for (size, _), p in points.items() if size == middle), float("nan"))
     return table(header, rows, f"{middle:,} rows; Bayes AUC {bayes:.4f}")
+
+
+def norms_table(distances: Mapping[tuple[str, str], Sequence[float]], rows: int) -> str:
+    """A row a network, a column a normalization: mean distance to Bayes, deviation over the seeds."""
+
+    def text(values: Sequence[float]) -> str:
+        if not values:
+            return "-"
+        spread = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
+        return f"{np.mean(values):.4f}{spread}"
+
+    networks = [name for name in NETWORKS if any(model == name for model, _ in distances)]
+    lines = [
+        [name, *(text(distances.get((name, norm), ())) for norm in NORMS)] for name in networks
+    ]
+    whole = ["mean of them"]
+    for norm in NORMS:
+        means = [np.mean(distances[name, norm]) for name in networks if (name, norm) in distances]
+        whole.append(f"{np.mean(means):.4f}" if len(means) == len(networks) and means else "-")
+    seeds = max(map(len, distances.values()), default=0)
+    title = f"Normalizations, {rows:,} rows, {seeds} seed{'s' * (seeds > 1)}"
+    return table(["Bayes AUC - AUC", *NORMS], [*lines, whole], title)
 
 
 def calibration_table(results: Sequence[Result]) -> str:
@@ -224,7 +250,7 @@ def bars_table(bars: Sequence[Bar]) -> str:
 
 
 def report(
-    curve: Sequence[Cell], calibration: Sequence[Cell], workdir: Path
+    curve: Sequence[Cell], norms: Sequence[Cell], calibration: Sequence[Cell], workdir: Path
 ) -> tuple[dict[str, Any], list[Bar]]:
     """Prints and draws what has been measured; the figures as plain data, and the bars."""
     found: dict[str, Any] = {}
@@ -234,7 +260,7 @@ def report(
         results = read_results(curve, workdir)
         points = curve_points(results, paired_difference(workdir))
         sizes = sorted({cell.rows for cell in curve})
-        middle = next(cell.rows for cell in curve if cell.seed)
+        middle = curve[0].rows
         print(curve_table(points, sizes))
         print(middle_table(points, middle))
         networks = [name for name in NETWORKS if any(cell.model == name for cell in curve)]
@@ -243,14 +269,20 @@ def report(
             {"rows": rows, "model": model, **vars(point)} for (rows, model), point in points.items()
         ]
         found["curve_cells"] = results
+    distances: dict[tuple[str, str], list[float]] = {}
+    if norms:
+        results = read_results(norms, workdir)
+        distances = norm_distances(results)
+        print(norms_table(distances, norms[0].rows))
+        found["norm_cells"] = results
     if calibration:
         results = read_results(calibration, workdir)
         print(calibration_table(results))
         bars += calibration_bars(results, len(calibration), LEAST_CLICKS)
         found["calibration_cells"] = results
     picture = workdir / "quality.png"
-    draw(points, found.get("calibration_cells", []), picture)
-    say(f"{picture} shows both tables")
+    draw(points, distances, found.get("calibration_cells", []), picture)
+    say(f"{picture} shows the tables")
     print(bars_table(bars))
     found["bars"] = [vars(bar) for bar in bars]
     return found, bars
@@ -258,7 +290,7 @@ def report(
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=("curve", "calibration"))
+    parser.add_argument("--only", choices=("curve", "norms", "calibration"))
     parser.add_argument("--quick", action="store_true", help="a small log; reaches no bar")
     parser.add_argument(
         "--models", nargs="+", choices=(*BASELINES, *NETWORKS), help="run only cells of these"
@@ -272,18 +304,24 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     workdir = args.workdir or Path(f"model_quality{'_quick' if args.quick else ''}")
-    curve = curve_cells(quick=args.quick) if args.only != "calibration" else []
-    calibration = calibration_cells(quick=args.quick) if args.only != "curve" else []
+    curve, norms, calibration = (
+        cells(quick=args.quick) if args.only in (None, name) else []
+        for name, cells in (
+            ("curve", curve_cells),
+            ("norms", norm_cells),
+            ("calibration", calibration_cells),
+        )
+    )
     # The important size first, the longest last; calibration between them.
     first = [cell for cell in curve if cell.rows == curve[0].rows]
-    rest = [cell for cell in curve if cell.rows != curve[0].rows]
+    rest = [cell for cell in (*curve, *norms) if cell not in first]
     wanted = [
         cell
-        for cell in (*first, *calibration, *rest)
+        for cell in dict.fromkeys((*first, *calibration, *rest))
         if not args.models or cell.model in args.models
     ]
     failed = [] if args.report else run_cells(wanted, workdir)
-    found, bars = report(curve, calibration, workdir)
+    found, bars = report(curve, norms, calibration, workdir)
     out = args.out or workdir / "quality.json"
     out.write_text(json.dumps(found, indent=1))
     if failed:

@@ -19,6 +19,7 @@ __all__ = [
     "curve_bars",
     "curve_points",
     "gap_closed",
+    "norm_distances",
 ]
 
 GAP_CLOSED = 0.5
@@ -45,8 +46,9 @@ class CurvePoint:
         seeds: how many.
         auc, distance: means over the seeds; distance is Bayes AUC - AUC on the same rows.
         deviation: standard deviation of the distance over the seeds; None of a single one.
-        against_lightgbm: mean AUC difference to LightGBM with its 95 % interval (the widest of the
-            seeds' paired DeLong intervals, about the mean); None where LightGBM is not there.
+        against_lightgbm: mean AUC difference to LightGBM of the same seed, with its 95 % interval
+            (the widest of the seeds' paired DeLong intervals, about the mean); None where LightGBM
+            is not there.
     """
 
     seeds: int
@@ -72,10 +74,11 @@ def curve_points(
         found.setdefault((cell["rows"], cell["model"]), []).append(result)
     points = {}
     for (rows, model), group in sorted(found.items()):
-        trees = found.get((rows, LIGHTGBM))
+        trees = {tree["cell"]["seed"]: tree for tree in found.get((rows, LIGHTGBM), [])}
+        both = [one for one in group if one["cell"]["seed"] in trees]
         against = None
-        if trees and model != LIGHTGBM:
-            pairs = np.array([difference(one, trees[0]) for one in group])
+        if both and model != LIGHTGBM:
+            pairs = np.array([difference(one, trees[one["cell"]["seed"]]) for one in both])
             half = float(np.max(pairs[:, 2] - pairs[:, 1]) / 2)
             mean = float(pairs[:, 0].mean())
             against = (mean, mean - half, mean + half)
@@ -89,6 +92,15 @@ def curve_points(
             against_lightgbm=against,
         )
     return points
+
+
+def norm_distances(results: Iterable[Result]) -> dict[tuple[str, str], list[float]]:
+    """Distances to Bayes of the seeds, by (model, norm); the results are of one log size."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for result in results:
+        cell = result["cell"]
+        found.setdefault((cell["model"], cell["norm"]), []).append(result["distance"])
+    return found
 
 
 def gap_closed(points: Mapping[tuple[int, str], CurvePoint], rows: int, model: str) -> float | None:

@@ -74,9 +74,13 @@ def logistic_regression_logits(
 
 
 def lightgbm_logits(
-    train: EncodedRows, validation: EncodedRows, test: EncodedRows, spec: EncodedSpec
+    train: EncodedRows,
+    validation: EncodedRows,
+    test: EncodedRows,
+    spec: EncodedSpec,
+    seed: int = 0,
 ) -> tuple[Array, dict[str, Any]]:
-    """Logits of the test rows, and the options that were chosen."""
+    """Logits of the test rows, and the options that were chosen; `seed` draws rows and columns."""
     import lightgbm
 
     (x, *others), native = tree_features(train, (validation, test), spec)
@@ -94,7 +98,7 @@ def lightgbm_logits(
                 "cat_smooth": 20.0,
                 "lambda_l2": 5.0,
                 "num_threads": 2,
-                "seed": 0,
+                "seed": seed,
                 "verbosity": -1,
                 **options,
             },

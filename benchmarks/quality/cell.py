@@ -81,9 +81,11 @@ def baseline(cell: Cell, data: DataDirectory, test: EncodedRows) -> tuple[Array,
     """Logistic regression or LightGBM."""
     from benchmarks.quality.baselines import lightgbm_logits, logistic_regression_logits
 
-    fit = {LOGISTIC_REGRESSION: logistic_regression_logits, LIGHTGBM: lightgbm_logits}[cell.model]
     train, validation = (encoded_rows(data, split) for split in ("train", "validation"))
-    logits, chosen = fit(train, validation, test, data.spec)
+    if cell.model == LOGISTIC_REGRESSION:
+        logits, chosen = logistic_regression_logits(train, validation, test, data.spec)
+    else:
+        logits, chosen = lightgbm_logits(train, validation, test, data.spec, cell.seed)
     return np.asarray(logits, np.float64), {"chosen": chosen}
 
 

@@ -1,4 +1,4 @@
-"""The two tables as one picture: learning curves to the left, calibration to the right."""
+"""The three tables as one picture: learning curves, normalizations and, below, calibration."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.quality.bars import CurvePoint, Result
-from benchmarks.quality.plan import BASELINES, NETWORKS
+from benchmarks.quality.plan import BASELINES, NETWORKS, NORMS
 
 __all__ = ["draw"]
 
@@ -17,9 +17,13 @@ _STAGES = {
     "calibrated": ("and the residual calibrator", "#1f77b4"),
 }
 
+_NORM_STEP = 0.17  # of a network's row
+_NORM_COLOURS = ("#333333", "#1f77b4", "#2a9d8f", "#d1495b")
+
 
 def draw(
     points: Mapping[tuple[int, str], CurvePoint],
+    distances: Mapping[tuple[str, str], Sequence[float]],
     calibration: Sequence[Result],
     path: Path,
 ) -> None:
@@ -27,16 +31,20 @@ def draw(
 
     Args:
         points: by (rows, model).
+        distances: of the seeds, by (model, norm).
         calibration: results of calibration cells.
         path: of the picture.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=[1.1, 1])
-    _curves(left, points)
-    _calibration(right, calibration)
-    for axis in (left, right):
+    figure = Figure(figsize=(11, 8), layout="constrained")
+    axes = figure.subplot_mosaic(
+        [["curves", "norms"], ["calibration", "calibration"]], height_ratios=[1.15, 1]
+    )
+    _curves(axes["curves"], points)
+    _norms(axes["norms"], distances)
+    _calibration(axes["calibration"], calibration)
+    for axis in axes.values():
         for side in ("top", "right"):
             axis.spines[side].set_visible(False)
     figure.savefig(path, dpi=110)
@@ -61,6 +69,32 @@ def _curves(axis: Any, points: Mapping[tuple[int, str], CurvePoint]) -> None:
     axis.set_title("distance to the truth", fontsize=11)
     if points:
         axis.legend(frameon=False, fontsize=8, ncols=2, loc="upper right")
+
+
+def _norms(axis: Any, distances: Mapping[tuple[str, str], Sequence[float]]) -> None:
+    networks = [name for name in NETWORKS if any(model == name for model, _ in distances)]
+    for i, (norm, colour) in enumerate(zip(NORMS, _NORM_COLOURS, strict=True)):
+        label: str | None = norm.replace("_", " ")
+        for row, name in enumerate(networks):
+            seeds = distances.get((name, norm))
+            if not seeds:
+                continue
+            y = row + (i - (len(NORMS) - 1) / 2) * _NORM_STEP
+            axis.plot(seeds, [y] * len(seeds), "o-", color=colour, markersize=3, linewidth=1)
+            mean = sum(seeds) / len(seeds)
+            axis.plot(mean, y, "|", color=colour, markersize=11, markeredgewidth=2, label=label)
+            label = None  # once in the legend
+    for row in range(1, len(networks)):
+        axis.axhline(row - 0.5, color="#eee", linewidth=0.8)
+    axis.set_yticks(range(len(networks)), [n.replace("_", " ") for n in networks], fontsize=8)
+    axis.invert_yaxis()
+    axis.set_xlabel("Bayes AUC - test AUC, seeds and their mean")
+    axis.grid(alpha=0.25, axis="x")
+    axis.set_title("normalization of the hidden layers", fontsize=11)
+    if distances:
+        axis.legend(
+            frameon=False, fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.45, -0.13)
+        )
 
 
 def _calibration(axis: Any, results: Sequence[Result]) -> None:

@@ -11,10 +11,12 @@ __all__ = [
     "LIGHTGBM",
     "LOGISTIC_REGRESSION",
     "NETWORKS",
+    "NORMS",
     "Cell",
     "Log",
     "calibration_cells",
     "curve_cells",
+    "norm_cells",
     "recipe",
 ]
 
@@ -32,7 +34,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "masknet": {},
     "finalmlp": {"final_mlp": {"second_units": [64], "selection_units": [32]}},
 }
-MODEL = {"norm": "layer", "embedding_dim": 8, "hidden_units": [64, 32]}
+NORMS = ("none", "layer", "variance_only", "batch")
+MODEL = {"embedding_dim": 8, "hidden_units": [64, 32]}
 STEPS_PER_EPOCH = 220  # about; a batch size is a power of 2
 ROW_PENALTY = 0.25  # of one row of the log that touches an embedding row; see `recipe`
 TRAIN: dict[str, Any] = {
@@ -86,12 +89,13 @@ class Cell:
     """One figure of the tables: a model trained once, in a process of its own.
 
     Attributes:
-        kind: "curve" or "calibration".
+        kind: "curve" (the table of normalizations holds some of its cells too) or "calibration".
         rows: of the table's row: those of the log without its test rows.
         log: what it learns from.
         model: a network or a baseline.
-        seed: of initial weights and row order.
+        seed: of initial weights and row order, or of LightGBM's draws.
         loss: a name in LOSSES.
+        norm: of a network's hidden layers.
     """
 
     kind: str
@@ -100,11 +104,13 @@ class Cell:
     model: str
     seed: int = 0
     loss: str = "bce"
+    norm: str = "layer"
 
     @property
     def name(self) -> str:
         """Unique; the cell's result is <name>.json."""
-        parts = [self.kind, f"{self.rows}", self.model, f"seed{self.seed}"]
+        norm = [] if self.model in BASELINES else [self.norm]
+        parts = [self.kind, f"{self.rows}", self.model, *norm, f"seed{self.seed}"]
         if self.kind == "calibration":
             parts += [self.loss.replace(" ", "_"), f"keep{self.log.negative_keep_rate:g}"]
         return "-".join(parts)
@@ -134,7 +140,7 @@ def recipe(cell: Cell) -> dict[str, Any]:
         return {}
     kept = cell.log.train * (CTR + cell.log.negative_keep_rate * (1 - CTR))
     batch_size = 2 ** round(math.log2(max(kept / STEPS_PER_EPOCH, 32)))
-    model = {"name": cell.model, **MODEL, **NETWORKS[cell.model]}
+    model = {"name": cell.model, "norm": cell.norm, **MODEL, **NETWORKS[cell.model]}
     train = {
         "global_batch_size": batch_size,
         **TRAIN,
@@ -152,25 +158,43 @@ def curve_cells(*, quick: bool) -> list[Cell]:
     """The learning curve, the important size first and the longest last.
 
     A log of N rows is N rows to learn from, a tenth of them the validation split; the test rows come
-    on top, as many for every size.
+    on top, as many for every size. Layer norm: `norm_cells` shows what the others do.
     """
-    sizes: tuple[int, ...] = (1_000_000, 100_000, 300_000, 3_000_000)
-    seeds, middle, test = 3, 1_000_000, 400_000
-    networks = tuple(NETWORKS)
+    seeds_of = {1_000_000: 3, 100_000: 3, 300_000: 3, 3_000_000: 1}
+    networks, test = tuple(NETWORKS), 400_000
     if quick:
-        sizes, seeds, middle, test = (60_000, 20_000), 2, 60_000, 40_000
-        networks = ("deepfm", "dcn_v2")
+        seeds_of, networks, test = {60_000: 2, 20_000: 1}, ("deepfm", "dcn_v2"), 40_000
     cells = []
-    for rows in sizes:
-        log = Log(rows - rows // 10, rows // 10, test)
-        cells += [Cell("curve", rows, log, name) for name in BASELINES]
-        for seed in range(seeds if rows == middle else 1):
-            cells += [Cell("curve", rows, log, name, seed) for name in networks]
+    for rows, seeds in seeds_of.items():
+        log = _curve_log(rows, test)
+        cells.append(Cell("curve", rows, log, LOGISTIC_REGRESSION))  # draws nothing
+        for seed in range(seeds):
+            cells += [Cell("curve", rows, log, name, seed) for name in (LIGHTGBM, *networks)]
     return cells
 
 
+def norm_cells(*, quick: bool) -> list[Cell]:
+    """Every network with every normalization at the curve's important size, three seeds.
+
+    The first seeds come first, and what the curve holds already is the same cell.
+    """
+    log = _curve_log(60_000, 40_000) if quick else _curve_log(1_000_000, 400_000)
+    rows = log.train + log.validation
+    networks, seeds = (("deepfm",), 1) if quick else (tuple(NETWORKS), 3)
+    return [
+        Cell("curve", rows, log, name, seed, norm=norm)
+        for seed in range(seeds)
+        for norm in NORMS
+        for name in networks
+    ]
+
+
+def _curve_log(rows: int, test: int) -> Log:
+    return Log(rows - rows // 10, rows // 10, test)
+
+
 def calibration_cells(*, quick: bool) -> list[Cell]:
-    """Every loss at both keep rates; the splits hold the same rows at both."""
+    """Every loss at both keep rates, layer norm; the splits hold the same rows at both."""
     # At a CTR of 2 percent 600,000 rows hold 12,000 clicks.
     train, held_out = (30_000, 20_000) if quick else (600_000, 600_000)
     return [
@@ -180,6 +204,7 @@ def calibration_cells(*, quick: bool) -> list[Cell]:
             Log(train, held_out, held_out, drift=0.0, negative_keep_rate=rate, seed=12),
             "dcn_v2",
             loss=loss,
+            norm="layer",
         )
         for rate in ((0.1,) if quick else (1.0, 0.1))
         for loss in LOSSES

@@ -1,5 +1,6 @@
 """The quality benchmark's own arithmetic: bars, aggregation over seeds, resuming cell by cell."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -8,19 +9,33 @@ import pytest
 from matplotlib.image import imread
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.model_quality import main, paired_difference, read_results, run_cells
+from benchmarks.model_quality import (
+    main,
+    norms_table,
+    paired_difference,
+    read_results,
+    run_cells,
+)
 from benchmarks.quality import plan
-from benchmarks.quality.bars import calibration_bars, curve_bars, curve_points, gap_closed
+from benchmarks.quality.bars import (
+    calibration_bars,
+    curve_bars,
+    curve_points,
+    gap_closed,
+    norm_distances,
+)
 from benchmarks.quality.baselines import one_hot, tree_features
 from benchmarks.quality.data import EncodedRows
 from benchmarks.quality.picture import draw
 from benchmarks.quality.plan import (
     LOSSES,
     NETWORKS,
+    NORMS,
     Cell,
     Log,
     calibration_cells,
     curve_cells,
+    norm_cells,
     recipe,
 )
 from jobs.config import load_run_config
@@ -29,8 +44,8 @@ from pipeline.encoded import EncodedSpec, IdFeature, SequenceFeature
 SIZES = (100, 1000)
 
 
-def result(rows, model, distance, seed=0):
-    cell = Cell("curve", rows, Log(rows, 10, 10), model, seed)
+def result(rows, model, distance, seed=0, norm="layer"):
+    cell = Cell("curve", rows, Log(rows, 10, 10), model, seed, norm=norm)
     return {"cell": cell.to_dict(), "auc": 0.84 - distance, "bayes_auc": 0.84, "distance": distance}
 
 
@@ -85,12 +100,13 @@ def test_a_bar_that_lacks_a_cell_is_not_measured():
 
 
 def test_seeds_give_mean_deviation_and_an_interval_about_the_mean():
-    cells = [result(1000, "lightgbm", 0.06)]
+    cells = [result(1000, "lightgbm", d, seed) for seed, d in enumerate((0.06, 0.07))]
     cells += [result(1000, "a", d, seed) for seed, d in enumerate((0.03, 0.04, 0.05))]
     point = curve_points(cells, difference)[1000, "a"]
     assert (point.seeds, point.distance) == (3, pytest.approx(0.04))
     assert point.deviation == pytest.approx(0.01)
-    assert point.against_lightgbm == pytest.approx((0.02, 0.018, 0.022))
+    # .03 and .03 against the trees of the same seed; the third has none
+    assert point.against_lightgbm == pytest.approx((0.03, 0.028, 0.032))
 
 
 def calibrated(ratio, error, clicks=12_000):
@@ -123,23 +139,48 @@ def test_the_plan_is_what_was_asked_for():
     at_middle = [c for c in cells if c.rows == 1_000_000 and c.model in NETWORKS]
     assert len(at_middle) == 3 * len(NETWORKS)
     assert len(calibration_cells(quick=False)) == 2 * len(LOSSES)
-    everything = [*cells, *calibration_cells(quick=False)]
+    norms = norm_cells(quick=False)
+    assert len({(c.model, c.norm, c.seed) for c in norms}) == len(norms) == 3 * 8 * len(NORMS)
+    shared = [c for c in norms if c in cells]
+    assert {(c.rows, c.norm, c.seed) for c in shared} == {(1_000_000, "layer", s) for s in range(3)}
+    assert len(shared) == 3 * len(NETWORKS)
+    everything = list(dict.fromkeys([*cells, *norms, *calibration_cells(quick=False)]))
     assert len({c.name for c in everything}) == len(everything)
     assert all(Cell.from_dict(json.loads(json.dumps(c.to_dict()))) == c for c in everything)
 
 
 @pytest.mark.parametrize("model", NETWORKS)
+@pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("loss", LOSSES)
-def test_every_recipe_is_a_valid_config(model, loss):
-    cell = Cell("calibration", 1, Log(1_000, 1, 1), model, loss=loss)
+def test_every_recipe_is_a_valid_config(model, loss, norm):
+    cell = Cell("calibration", 1, Log(1_000, 1, 1), model, loss=loss, norm=norm)
     sets = [
         f"{section}.{key}={json.dumps(value)}"
         for section, options in recipe(cell).items()
         for key, value in options.items()
     ]
     config = load_run_config(None, sets)
-    assert config.model.name == model and config.model.norm.kind == "layer"
+    assert config.model.name == model and config.model.norm.kind == norm
     assert config.train.loss.kind == loss.split()[0]
+
+
+def test_the_table_of_normalizations_by_hand():
+    cells = [result(100, "dcn", d, seed) for seed, d in enumerate((0.10, 0.11, 0.12))]
+    cells += [result(100, "dlrm", 0.05), result(100, "dcn", 0.09, norm="batch")]
+    distances = norm_distances(cells)
+    assert distances["dcn", "layer"] == [0.10, 0.11, 0.12]
+    text = norms_table(distances, 100)
+
+    def numbers(name):
+        line = next(line for line in text.split("\n") if name in line)
+        return [word for word in line.split() if word[0].isdigit() or word in "±-"]
+
+    assert NORMS == ("none", "layer", "variance_only", "batch")
+    assert numbers("dcn") == ["-", "0.1100", "±", "0.0100", "-", "0.0900"]
+    assert numbers("dlrm") == ["-", "0.0500", "-", "-"]
+    # (.11 + .05) / 2; batch lacks dlrm, so that its mean would be of other networks
+    assert numbers("mean of") == ["-", "0.0800", "-", "-"]
+    assert "3 seeds" in text and "100 rows" in text
 
 
 def test_a_second_start_runs_only_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -193,18 +234,20 @@ def test_a_report_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert (tmp_path / "quality.png").stat().st_size > 0
 
 
-def test_the_picture_shows_both_tables(tmp_path: Path):
+def test_the_picture_shows_all_tables(tmp_path: Path):
     stage = {"prediction_over_truth": 5.0}
     cell = calibration_cells(quick=False)[0].to_dict()
     scored = [{"cell": cell, "raw": stage, "corrected": stage, "calibrated": stage}]
     measured = curve_points([result(n, "dlrm", 1 / n) for n in SIZES], difference)
-    blue = np.array([0x1F, 0x77, 0xB4]) / 255  # the first network, and what is calibrated
+    norms = {("dlrm", "layer"): [0.02, 0.03]}
+    # Of the first network, of layer norm and of what is calibrated.
+    blue = np.array([0x1F, 0x77, 0xB4]) / 255
     path = tmp_path / "picture.png"
-    for points_drawn, cells_drawn in (({}, []), (measured, []), ({}, scored), (measured, scored)):
-        draw(points_drawn, cells_drawn, path)
+    for drawn in itertools.product(({}, measured), ({}, norms), ([], scored)):
+        draw(*drawn, path)
         is_blue = np.isclose(imread(path)[:, :, :3], blue, atol=1 / 512).all(axis=2)
-        left, right = is_blue[:, :450], is_blue[:, 800:]  # of about 1,200
-        assert (left.sum() > 30, right.sum() > 30) == (bool(points_drawn), bool(cells_drawn))
+        panels = (is_blue[:440, :500], is_blue[:440, 660:], is_blue[470:])  # of about 880 x 1,210
+        assert tuple(panel.sum() > 10 for panel in panels) == tuple(map(bool, drawn))
 
 
 def few_rows(labels):
