@@ -9,13 +9,7 @@ import pytest
 from matplotlib.image import imread
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.model_quality import (
-    main,
-    norms_table,
-    paired_difference,
-    read_results,
-    run_cells,
-)
+from benchmarks.model_quality import main, paired_difference, read_results, run_cells
 from benchmarks.quality import plan
 from benchmarks.quality.bars import (
     calibration_bars,
@@ -38,6 +32,7 @@ from benchmarks.quality.plan import (
     norm_cells,
     recipe,
 )
+from benchmarks.quality.tables import norms_table
 from jobs.config import load_run_config
 from pipeline.encoded import EncodedSpec, IdFeature, SequenceFeature
 
