@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from matplotlib.image import imread
+from scipy.optimize import brentq
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.model_quality import main, paired_difference, read_results, run_cells
@@ -29,11 +31,13 @@ from benchmarks.quality.plan import (
     Log,
     calibration_cells,
     curve_cells,
+    loss_scale,
     norm_cells,
     recipe,
 )
 from benchmarks.quality.tables import norms_table
 from jobs.config import load_run_config
+from models.losses import ClickLoss, resolve_loss
 from pipeline.encoded import EncodedSpec, IdFeature, SequenceFeature
 
 SIZES = (100, 1000)
@@ -157,6 +161,25 @@ def test_every_recipe_is_a_valid_config(model, loss, norm):
     config = load_run_config(None, sets)
     assert config.model.name == model and config.model.norm.kind == norm
     assert config.train.loss.kind == loss.split()[0]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("rate", [0.02, 0.3])
+def test_the_scale_of_a_loss_is_its_own_gradient_at_the_best_single_logit(loss, rate):
+    """Against the trainer's own losses: the logit by descent, the pull by automatic differentiation."""
+    config = load_run_config(None, [f"train.loss={json.dumps(LOSSES[loss])}"]).train.loss
+    loss_of_rows = ClickLoss(resolve_loss(config, rate), reduction="none")
+    label, weight = tf.constant([1.0, 0.0]), tf.constant([rate, 1.0 - rate])
+
+    def gradient(z):
+        logits = tf.fill([2], tf.constant(z, tf.float32))
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            losses = loss_of_rows(label, logits)
+        return tape.gradient(losses, logits).numpy()
+
+    z = brentq(lambda z: float(np.dot(weight, gradient(z))), -8.0, 8.0, xtol=1e-6)
+    assert loss_scale(loss, rate) == pytest.approx(-gradient(z)[0] / (1 - rate), rel=1e-3)
 
 
 def test_the_table_of_normalizations_by_hand():
