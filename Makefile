@@ -46,7 +46,7 @@ bench: install  ## ratios against peers, one table a benchmark
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
 	@for name in preprocess training serving; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 
-bench-models: install  ## quality of the models against a known truth: an hour on 2 cores, goes on where it stopped
+bench-models: install  ## quality of the models against a known truth: two to three hours, goes on where it stopped
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
 	$(BIN)/python benchmarks/model_quality.py --workdir quality_out
 

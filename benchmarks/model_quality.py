@@ -8,7 +8,7 @@ normalizations: the same distance of every network with each of four, at one siz
 every loss and negative keep rate against the true probabilities, raw and calibrated. Every cell is a
 process of its own and leaves one JSON file in DIR/cells; a second start skips what is there, unless
 the recipe has changed, and with --report nothing is run at all. All is drawn in DIR/quality.png.
-All of it takes 105 minutes of processor time; --quick shows on a small log that everything runs, and
+All of it takes 157 minutes of processor time; --quick shows on a small log that everything runs, and
 reaches no bar. Wants the extra `bench`.
 """
 

@@ -68,7 +68,9 @@ def _curves(axis: Any, points: Mapping[tuple[int, str], CurvePoint]) -> None:
     axis.grid(alpha=0.25)
     axis.set_title("distance to the truth", fontsize=11)
     if points:
-        axis.legend(frameon=False, fontsize=8, ncols=2, loc="upper right")
+        axis.legend(
+            frameon=False, fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.45, -0.13)
+        )
 
 
 def _norms(axis: Any, distances: Mapping[tuple[str, str], Sequence[float]]) -> None:
