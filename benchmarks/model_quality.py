@@ -198,7 +198,8 @@ def report(
     picture = workdir / "quality.png"
     draw(points, distances, found.get("calibration_cells", []), picture)
     say(f"{picture} shows the tables")
-    print(bars_table(bars))
+    if bars:
+        print(bars_table(bars))
     found["bars"] = [vars(bar) for bar in bars]
     return found, bars
 
@@ -227,12 +228,11 @@ def main(argv: list[str] | None = None) -> int:
             ("calibration", calibration_cells),
         )
     )
-    # The important size first, the longest last; calibration between them.
+    # The important size first, then calibration; what two tables share is one cell.
     first = [cell for cell in curve if cell.rows == curve[0].rows]
-    rest = [cell for cell in (*curve, *norms) if cell not in first]
     wanted = [
         cell
-        for cell in dict.fromkeys((*first, *calibration, *rest))
+        for cell in dict.fromkeys((*first, *calibration, *curve, *norms))
         if not args.models or cell.model in args.models
     ]
     failed = [] if args.report else run_cells(wanted, workdir)

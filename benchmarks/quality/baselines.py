@@ -78,7 +78,7 @@ def lightgbm_logits(
     validation: EncodedRows,
     test: EncodedRows,
     spec: EncodedSpec,
-    seed: int = 0,
+    seed: int,
 ) -> tuple[Array, dict[str, Any]]:
     """Logits of the test rows, and the options that were chosen; `seed` draws rows and columns."""
     import lightgbm

@@ -18,7 +18,7 @@ _STAGES = {
 }
 
 _NORM_STEP = 0.17  # of a network's row
-_NORM_COLOURS = ("#333333", "#1f77b4", "#2a9d8f", "#d1495b")
+_NORM_COLOURS = dict(zip(NORMS, ("#333333", "#1f77b4", "#2a9d8f", "#d1495b"), strict=True))
 
 
 def draw(
@@ -68,14 +68,12 @@ def _curves(axis: Any, points: Mapping[tuple[int, str], CurvePoint]) -> None:
     axis.grid(alpha=0.25)
     axis.set_title("distance to the truth", fontsize=11)
     if points:
-        axis.legend(
-            frameon=False, fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.45, -0.13)
-        )
+        _legend_below(axis, columns=4)
 
 
 def _norms(axis: Any, distances: Mapping[tuple[str, str], Sequence[float]]) -> None:
-    networks = [name for name in NETWORKS if any(model == name for model, _ in distances)]
-    for i, (norm, colour) in enumerate(zip(NORMS, _NORM_COLOURS, strict=True)):
+    networks = list(dict.fromkeys(model for model, _ in distances))
+    for i, (norm, colour) in enumerate(_NORM_COLOURS.items()):
         label: str | None = norm.replace("_", " ")
         for row, name in enumerate(networks):
             seeds = distances.get((name, norm))
@@ -94,9 +92,7 @@ def _norms(axis: Any, distances: Mapping[tuple[str, str], Sequence[float]]) -> N
     axis.grid(alpha=0.25, axis="x")
     axis.set_title("normalization of the hidden layers", fontsize=11)
     if distances:
-        axis.legend(
-            frameon=False, fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.45, -0.13)
-        )
+        _legend_below(axis, columns=4)
 
 
 def _calibration(axis: Any, results: Sequence[Result]) -> None:
@@ -118,6 +114,9 @@ def _calibration(axis: Any, results: Sequence[Result]) -> None:
     axis.grid(alpha=0.25)
     axis.set_title("calibration under every loss", fontsize=11)
     if results:
-        axis.legend(
-            frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.4, -0.13)
-        )
+        _legend_below(axis, columns=3)
+
+
+def _legend_below(axis: Any, columns: int) -> None:
+    place = {"loc": "upper center", "bbox_to_anchor": (0.45, -0.13)}
+    axis.legend(frameon=False, fontsize=8, ncols=columns, **place)

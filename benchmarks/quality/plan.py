@@ -8,6 +8,8 @@ from typing import Any
 
 from scipy.optimize import minimize_scalar
 
+from models.train_config import FocalConfig
+
 __all__ = [
     "BASELINES",
     "LIGHTGBM",
@@ -92,7 +94,7 @@ class Cell:
     """One figure of the tables: a model trained once, in a process of its own.
 
     Attributes:
-        kind: "curve" (the table of normalizations holds some of its cells too) or "calibration".
+        kind: "curve", whose cells the table of normalizations holds too, or "calibration".
         rows: of the table's row: those of the log without its test rows.
         log: what it learns from.
         model: a network or a baseline.
@@ -171,7 +173,7 @@ def loss_scale(loss: str, rate: float) -> float:
         rate: share of clicks in the training rows.
     """
     if loss == "focal":
-        a, g = 0.25, 2.0
+        a, g = FocalConfig().alpha, FocalConfig().gamma
 
         def expected(q: float) -> float:
             click = rate * a * (1 - q) ** g * -math.log(q)
@@ -182,7 +184,8 @@ def loss_scale(loss: str, rate: float) -> float:
     if loss == "bce":
         return 1.0
     odds = rate / (1 - rate)
-    weight = {"pos_weight 10": 10.0, "pos_weight balanced": 1 / odds}[loss]
+    given = LOSSES[loss]["pos_weight"]
+    weight = 1 / odds if given == "balanced" else given
     return weight / (1 + weight * odds) / (1 - rate)
 
 
@@ -236,7 +239,6 @@ def calibration_cells(*, quick: bool) -> list[Cell]:
             Log(train, held_out, held_out, drift=0.0, negative_keep_rate=rate, seed=12),
             "dcn_v2",
             loss=loss,
-            norm="layer",
         )
         for rate in ((0.1,) if quick else (1.0, 0.1))
         for loss in LOSSES

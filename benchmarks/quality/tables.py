@@ -13,14 +13,15 @@ from jobs.tables import table
 __all__ = ["bars_table", "calibration_table", "curve_table", "middle_table", "norms_table"]
 
 
+def _with_deviation(mean: float, deviation: float | None) -> str:
+    return f"{mean:.4f}" if deviation is None else f"{mean:.4f} ± {deviation:.4f}"
+
+
 def curve_table(points: dict[tuple[int, str], CurvePoint], sizes: Sequence[int]) -> str:
     """A row a model, a column a size: the distance to Bayes, its deviation where there are seeds."""
 
     def text(point: CurvePoint | None) -> str:
-        if point is None:
-            return "-"
-        spread = "" if point.deviation is None else f" ± {point.deviation:.4f}"
-        return f"{point.distance:.4f}{spread}"
+        return "-" if point is None else _with_deviation(point.distance, point.deviation)
 
     rows = [
         [name, *(text(points.get((size, name))) for size in sizes)]
@@ -30,7 +31,7 @@ def curve_table(points: dict[tuple[int, str], CurvePoint], sizes: Sequence[int])
 
 
 def middle_table(points: dict[tuple[int, str], CurvePoint], middle: int) -> str:
-    """The important size, which has points: AUC, share of the linear gap that is closed, against LightGBM."""
+    """One size, which has points: AUC, share of the linear gap that is closed, against LightGBM."""
     rows = []
     for name in (*BASELINES, *NETWORKS):
         point = points.get((middle, name))
@@ -57,19 +58,19 @@ def norms_table(distances: Mapping[tuple[str, str], Sequence[float]], rows: int)
     def text(values: Sequence[float]) -> str:
         if not values:
             return "-"
-        spread = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
-        return f"{np.mean(values):.4f}{spread}"
+        deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        return _with_deviation(float(np.mean(values)), deviation)
 
-    networks = [name for name in NETWORKS if any(model == name for model, _ in distances)]
+    networks = list(dict.fromkeys(model for model, _ in distances))
     lines = [
         [name, *(text(distances.get((name, norm), ())) for norm in NORMS)] for name in networks
     ]
     whole = ["mean of them"]
     for norm in NORMS:
         means = [np.mean(distances[name, norm]) for name in networks if (name, norm) in distances]
-        whole.append(f"{np.mean(means):.4f}" if len(means) == len(networks) and means else "-")
-    seeds = max(map(len, distances.values()), default=0)
-    title = f"Normalizations, {rows:,} rows, {seeds} seed{'s' * (seeds > 1)}"
+        whole.append(f"{np.mean(means):.4f}" if means and len(means) == len(networks) else "-")
+    counts = sorted({len(seeds) for seeds in distances.values()}) or [0]
+    title = f"Normalizations, {rows:,} rows, seeds: {' or '.join(map(str, counts))}"
     return table(["Bayes AUC - AUC", *NORMS], [*lines, whole], title)
 
 

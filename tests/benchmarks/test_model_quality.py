@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from matplotlib.image import imread
 from scipy.optimize import brentq
 from sklearn.metrics import roc_auc_score
 
+from benchmarks import model_quality
 from benchmarks.model_quality import main, paired_difference, read_results, run_cells
 from benchmarks.quality import plan
 from benchmarks.quality.bars import (
@@ -20,7 +22,7 @@ from benchmarks.quality.bars import (
     gap_closed,
     norm_distances,
 )
-from benchmarks.quality.baselines import one_hot, tree_features
+from benchmarks.quality.baselines import lightgbm_logits, one_hot, tree_features
 from benchmarks.quality.data import EncodedRows
 from benchmarks.quality.picture import draw
 from benchmarks.quality.plan import (
@@ -138,6 +140,9 @@ def test_the_plan_is_what_was_asked_for():
     at_middle = [c for c in cells if c.rows == 1_000_000 and c.model in NETWORKS]
     assert len(at_middle) == 3 * len(NETWORKS)
     assert len(calibration_cells(quick=False)) == 2 * len(LOSSES)
+    for model in ("lightgbm", "dcn"):
+        drawn = Counter(c.rows for c in cells if c.model == model)
+        assert drawn == {100_000: 3, 300_000: 3, 1_000_000: 3, 3_000_000: 1}
     norms = norm_cells(quick=False)
     assert len({(c.model, c.norm, c.seed) for c in norms}) == len(norms) == 3 * 8 * len(NORMS)
     shared = [c for c in norms if c in cells]
@@ -198,7 +203,43 @@ def test_the_table_of_normalizations_by_hand():
     assert numbers("dlrm") == ["-", "0.0500", "-", "-"]
     # (.11 + .05) / 2; batch lacks dlrm, so that its mean would be of other networks
     assert numbers("mean of") == ["-", "0.0800", "-", "-"]
-    assert "3 seeds" in text and "100 rows" in text
+    assert "100 rows, seeds: 1 or 3" in text
+
+
+def test_a_start_runs_every_cell_once_the_important_size_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked = []
+    monkeypatch.setattr(model_quality, "run_cells", lambda cells, _: asked.extend(cells) or [])
+    main(["--workdir", str(tmp_path)])
+    tables = (curve_cells, norm_cells, calibration_cells)
+    assert len(asked) == len(set(asked)) and set(asked) == {
+        cell for cells in tables for cell in cells(quick=False)
+    }
+    first = [c.rows == 1_000_000 for c in asked]
+    count = 1 + 3 * (1 + len(NETWORKS))
+    assert all(first[:count]) and asked[count].kind == "calibration"
+    asked.clear()
+    main(["--workdir", str(tmp_path), "--only", "norms", "--models", "dlrm"])
+    assert [(c.norm, c.seed) for c in asked] == [(n, s) for s in range(3) for n in NORMS]
+
+
+@pytest.mark.parametrize(
+    "keep, rate, scale",
+    # 10 / (1 - rate + 10 rate), the rate of the rows that are kept
+    [(1.0, 0.02, 10 / 1.18), (0.1, 0.02 / 0.118, 1.18 / 0.298)],
+)
+def test_the_penalties_of_a_recipe_are_in_units_of_the_loss(keep, rate, scale):
+    log = Log(600_000, 1, 1, negative_keep_rate=keep)
+    plain, weighted = (
+        recipe(Cell("calibration", 1, log, "dcn_v2", loss=loss))["train"]
+        for loss in ("bce", "pos_weight 10")
+    )
+    assert loss_scale("pos_weight 10", rate) == pytest.approx(scale)
+    assert weighted["embedding_l2"] / plain["embedding_l2"] == pytest.approx(scale)
+    accumulator = "embedding_initial_accumulator"
+    assert weighted[accumulator] / plain[accumulator] == pytest.approx(scale**2)
+    assert plain[accumulator] == plan.TRAIN[accumulator]
 
 
 def test_a_second_start_runs_only_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -265,7 +306,7 @@ def test_the_picture_shows_all_tables(tmp_path: Path):
         draw(*drawn, path)
         is_blue = np.isclose(imread(path)[:, :, :3], blue, atol=1 / 512).all(axis=2)
         panels = (is_blue[:440, :500], is_blue[:440, 660:], is_blue[470:])  # of about 880 x 1,210
-        assert tuple(panel.sum() > 10 for panel in panels) == tuple(map(bool, drawn))
+        assert tuple(panel.sum() > 30 for panel in panels) == tuple(map(bool, drawn))
 
 
 def few_rows(labels):
@@ -293,6 +334,23 @@ def test_one_hot_by_hand():
     np.testing.assert_allclose(matrix[0], expected)
     assert matrix[1, 704:708].sum() == 0  # no tags
     assert matrix[3, 705] == 1.0  # the same tag twice
+
+
+def test_the_seed_draws_lightgbm():
+    pytest.importorskip("lightgbm")
+    rng = np.random.default_rng(5)
+
+    def rows(count):
+        ids = rng.integers(1, 3, (count, 2)).astype(np.int32)
+        numeric = rng.normal(size=(count, 1)).astype(np.float32)
+        label = (rng.random(count) < 1 / (1 + np.exp(-numeric[:, 0]))).astype(np.float32)
+        tags = np.ones((count, 2), np.int32)
+        return EncodedRows(ids, numeric, {"tags": tags}, label, np.ones(count), label)
+
+    splits = rows(4_000), rows(1_000), rows(100)
+    (one, _), (same, _), (other, _) = (lightgbm_logits(*splits, SPEC, seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).any()
 
 
 def test_a_training_row_never_sees_its_own_label():
