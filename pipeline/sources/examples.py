@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import re
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +22,7 @@ __all__ = ["compression_of", "example_columns", "read_examples"]
 
 _BATCH = 4096
 _GZIP_MAGIC = b"\x1f\x8b"
+_READ_BYTES = 1 << 20
 
 
 def compression_of(path: str) -> str:
@@ -54,7 +58,7 @@ def example_columns(schema: FeatureSchema, path: str) -> list[str]:
             for record in tf.data.TFRecordDataset(file, compression_of(file)).take(1):
                 names = sorted(_parse(record.numpy()).features.feature)
     except tf.errors.OpError as error:
-        raise ValueError(str(error).split("\n")[0]) from None
+        raise ValueError(_reason(error)) from None
     except ValueError:
         names = []  # a malformed first record is a reject like any other
     return list(dict.fromkeys([*names, *(c for c in schema.columns if "*" not in c)]))
@@ -71,14 +75,34 @@ def read_examples(block: Block, schema: FeatureSchema) -> Iterator[Parsed]:
 
     with local_copy(block.path) as file:
         try:
-            records = tf.data.TFRecordDataset(file, compression_of(file))
+            compression = compression_of(file)
+            if compression:
+                _check_gzip_is_whole(file)
+            records = tf.data.TFRecordDataset(file, compression)
             yield from _read(records.batch(_BATCH), block.path, schema)
-        except tf.errors.DataLossError as error:
+        except (tf.errors.DataLossError, EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise DataError(
                 f"{block.path} must be a whole TFRecord file",
-                str(error).split("\n")[0],
+                _reason(error),
                 "Write the file again.",
             ) from None
+
+
+def _reason(error: Exception) -> str:
+    """An error's first line, without the graph's names that TensorFlow puts around its own."""
+    return re.sub(r"^\{\{.*?\}\}|\[Op:.*", "", str(error).split("\n")[0]).strip()
+
+
+def _check_gzip_is_whole(path: str) -> None:
+    """TensorFlow takes a gzip stream that is cut between two records for a whole one.
+
+    Raises:
+        EOFError: the stream has no end.
+        gzip.BadGzipFile, zlib.error: it is damaged.
+    """
+    with gzip.open(path) as stream:
+        while stream.read(_READ_BYTES):
+            pass
 
 
 def _read(batches: Any, path: str, schema: FeatureSchema) -> Iterator[Parsed]:
@@ -91,8 +115,7 @@ def _read(batches: Any, path: str, schema: FeatureSchema) -> Iterator[Parsed]:
                 good.append(_row(_parse(record).features.feature, schema))
                 rows.append(i)
             except ValueError as error:
-                reason = str(error).split("\n")[0][:300]
-                rejects.append(Reject(path, first_row + i, reason, record))
+                rejects.append(Reject(path, first_row + i, _reason(error)[:300], record))
         index = np.array(rows, dtype=np.int64)
         yield Parsed(_table(good, schema), index, len(batch), rejects, first_row + index)
         first_row += len(batch)

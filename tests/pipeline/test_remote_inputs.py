@@ -6,7 +6,8 @@ import gzip
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -217,14 +218,53 @@ def test_inputs_that_are_not_there(pattern: str, phrases: list[str]) -> None:
     assert all(phrase in str(caught.value) for phrase in phrases), str(caught.value)
 
 
+def cut_in_half(path: Path) -> bytes:
+    whole = records(frame(), path, "GZIP")
+    return whole[: len(whole) // 2]
+
+
+def cut_in_the_checksum(path: Path) -> bytes:
+    return records(frame(), path, "GZIP")[:-6]
+
+
+def cut_between_two_records(path: Path) -> bytes:
+    """What TensorFlow itself reads to its end without an error."""
+    packer = zlib.compressobj(wbits=31)
+    start = packer.compress(records(frame()[:500], path)) + packer.flush(zlib.Z_SYNC_FLUSH)
+    path.write_bytes(start)
+    assert sum(1 for _ in tf.data.TFRecordDataset(str(path), "GZIP")) == 500
+    return start
+
+
+def with_another_checksum(path: Path) -> bytes:
+    whole = bytearray(records(frame(), path, "GZIP"))
+    whole[-6] ^= 1
+    return bytes(whole)
+
+
+@pytest.mark.parametrize(
+    "damaged", [cut_in_half, cut_in_the_checksum, cut_between_two_records, with_another_checksum]
+)
 def test_a_damaged_compressed_record_file_is_bad_data(
+    damaged: Callable[[Path], bytes], tmp_path: Path, objects: dict[str, bytes]
+) -> None:
+    objects["mem://bucket/f"] = damaged(tmp_path / "f")
+    rule = "mem://bucket/f must be (a whole TFRecord file|readable as examples); got"
+    with pytest.raises(DataError, match=rule) as caught:
+        preprocess(make_schema({"kind": "examples"}), ["mem://bucket/f"], tmp_path / "data", CONFIG)
+    assert "{{" not in str(caught.value) and "[Op:" not in str(caught.value)
+    assert not (tmp_path / "data").exists()
+
+
+def test_gzip_streams_one_after_another_are_one_file(
     tmp_path: Path, objects: dict[str, bytes]
 ) -> None:
-    whole = records(frame(), tmp_path / "f", "GZIP")
-    objects["mem://bucket/f"] = whole[: len(whole) // 2]
-    with pytest.raises(DataError, match=r"mem://bucket/f must be a whole TFRecord file"):
-        preprocess(make_schema({"kind": "examples"}), ["mem://bucket/f"], tmp_path / "data", CONFIG)
-    assert not (tmp_path / "data").exists()
+    rows, file = frame(), tmp_path / "f"
+    parts = [records(rows[:400], file, "GZIP"), records(rows[400:], file, "GZIP")]
+    objects["mem://bucket/f"] = b"".join(parts)
+    plan = plan_blocks(make_schema({"kind": "examples"}), ["mem://bucket/f"])
+    read = [chunk.table.num_rows for chunk in read_block(plan.blocks[0], plan.schema)]
+    assert sum(read) == ROWS
 
 
 def test_a_first_record_that_looks_like_gzip_is_none(tmp_path: Path) -> None:
