@@ -25,8 +25,8 @@ demo: install  ## the whole product on a synthetic log; leaves demo_out/report.h
 test: install  ## every default test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-all: install  ## the slow ones too
-	$(BIN)/python -m pytest -m "not gpu" --timeout=1800
+test-all: install  ## the slow ones too, and property tests on other examples than last time
+	$(BIN)/python -m pytest -m "not gpu" --timeout=1800 --hypothesis-profile=default
 
 fuzz: install  ## 100,000 good and bad requests against the local server, 20,000 a process
 	@for seed in 0 1 2 3 4; do FUZZ_REQUESTS=20000 FUZZ_SEED=$$seed $(BIN)/python -m pytest -q -s tests/serving/test_local_server_storm.py || exit 1; done
