@@ -135,9 +135,9 @@ class TrainConfig(StrictConfig):
             optimizer's own, next to nothing. The gradient of a row is a mean over the batch: one click
             in 512 adds about 4e-6, so that from TensorFlow's usual 0.1 a rate is never adapted.
         embedding_l2: penalty embedding_l2/2 * |row|^2 on the rows that a batch touches, each once.
-            Like the accumulator it is in units of the loss: under one that pulls s times as hard at
-            a click (about 8 for pos_weight 10, 25 for "balanced" and 1/4 for focal at 2 % clicks)
-            the tables learn at the same pace with s times the L2 and s^2 times the accumulator.
+            Like the accumulator and CowClip it holds for plain cross-entropy: under a loss that pulls
+            s times as hard at a click (about 8 for pos_weight 10, 25 for "balanced" and 1/4 for
+            focal at 2 % clicks) the tables get their gradients over s, and learn at the same pace.
         optimizer: of every variable but the tables.
         embedding_optimizer: of the tables; all but "adam" cost what the batch touches.
         loss: bce, pos_weight or focal; a bare name means its defaults.

@@ -18,7 +18,7 @@ from typing import Any
 import tensorflow as tf
 
 from models.batch_statistics import reestimate_batch_statistics
-from models.calibration.correction import prior_logit
+from models.calibration.correction import click_pull, prior_logit
 from models.checkpoints import Checkpoints
 from models.config import ModelConfig
 from models.evaluation import (
@@ -180,7 +180,8 @@ def train_on(
         keras.utils.set_random_seed(config.seed)
         model = build_model(model_config, source.spec)
         model.prior_logit.assign(prior_logit(loss, source.label_rate))
-    optimizer = make_optimizer(config, source.steps_per_epoch, model, strategy)
+    pull = click_pull(loss, source.label_rate)
+    optimizer = make_optimizer(config, source.steps_per_epoch, model, strategy, pull)
     run.save_spec(source.spec)
     checkpoints = Checkpoints(
         run.checkpoints, config.keep_checkpoints, model=model, optimizer=optimizer

@@ -6,10 +6,6 @@ import dataclasses
 import math
 from typing import Any
 
-from scipy.optimize import minimize_scalar
-
-from models.train_config import FocalConfig
-
 __all__ = [
     "BASELINES",
     "LIGHTGBM",
@@ -20,7 +16,6 @@ __all__ = [
     "Log",
     "calibration_cells",
     "curve_cells",
-    "loss_scale",
     "norm_cells",
     "recipe",
 ]
@@ -139,20 +134,17 @@ def recipe(cell: Cell) -> dict[str, Any]:
     learning rates hold at all of them. Adagrad starts from an accumulator that the mean gradient of
     an embedding row hardly adds to: its rate over the batch size is what moves a row per click, and
     rare ids stay near zero. L2 on touched rows is given per row of the log, as a prior would be.
-    Both penalties are in units of the loss, which weights and focus change: `loss_scale`.
     The warm-up is for bad starts: without it, at twice the rate, two seeds of autoint lay .04 apart.
     """
     if cell.model in BASELINES:
         return {}
     kept = cell.log.train * (CTR + cell.log.negative_keep_rate * (1 - CTR))
     batch_size = 2 ** round(math.log2(max(kept / STEPS_PER_EPOCH, 32)))
-    scale = loss_scale(cell.loss, rate=cell.log.train * CTR / kept)
     model = {"name": cell.model, "norm": cell.norm, **MODEL, **NETWORKS[cell.model]}
     train = {
         "global_batch_size": batch_size,
         **TRAIN,
-        "embedding_initial_accumulator": TRAIN["embedding_initial_accumulator"] * scale**2,
-        "embedding_l2": ROW_PENALTY * scale / batch_size,
+        "embedding_l2": ROW_PENALTY / batch_size,
         "seed": cell.seed,
         "loss": LOSSES[cell.loss],
         "evaluation_batch_size": 32_768,
@@ -160,33 +152,6 @@ def recipe(cell: Cell) -> dict[str, Any]:
         "checkpoint_every_steps": 1_000_000,  # a cell that was killed starts anew
     }
     return {"model": model, "train": train}
-
-
-def loss_scale(loss: str, rate: float) -> float:
-    """How hard a click pulls at its logit, over how hard it does under plain cross-entropy.
-
-    Where every row is predicted as well as one number for all can: at the prediction q of least
-    expected loss. Under plain cross-entropy the pull is 1 - rate.
-
-    Args:
-        loss: a name in LOSSES.
-        rate: share of clicks in the training rows.
-    """
-    if loss == "focal":
-        a, g = FocalConfig().alpha, FocalConfig().gamma
-
-        def expected(q: float) -> float:
-            click = rate * a * (1 - q) ** g * -math.log(q)
-            return click + (1 - rate) * (1 - a) * q**g * -math.log1p(-q)
-
-        q = float(minimize_scalar(expected, bounds=(1e-6, 1 - 1e-6), method="bounded").x)
-        return a * (1 - q) ** g * (1 - q - g * q * math.log(q)) / (1 - rate)
-    if loss == "bce":
-        return 1.0
-    odds = rate / (1 - rate)
-    given = LOSSES[loss]["pos_weight"]
-    weight = 1 / odds if given == "balanced" else given
-    return weight / (1 + weight * odds) / (1 - rate)
 
 
 def curve_cells(*, quick: bool) -> list[Cell]:

@@ -8,10 +8,11 @@ from typing import Any
 import tensorflow as tf
 from scipy.optimize import brentq
 
+from models.losses import ClickLoss
 from models.train_config import BinaryCrossEntropyConfig, FocalConfig, LossConfig, PosWeightConfig
 from pipeline.errors import ConfigError
 
-__all__ = ["LossCorrection", "prior_logit"]
+__all__ = ["LossCorrection", "click_pull", "prior_logit"]
 
 
 def _softplus(z: tf.Tensor) -> tf.Tensor:
@@ -159,3 +160,29 @@ def prior_logit(loss: LossConfig, label_rate: float) -> float:
         return float(correction.correct(tf.constant(z, tf.float64))) - goal
 
     return float(brentq(miss, -40.0, 40.0))
+
+
+def click_pull(loss: LossConfig, label_rate: float) -> float:
+    """How hard a click pulls at its logit, over how hard it does under plain cross-entropy.
+
+    Where a training starts, at `prior_logit`. With r the label rate and q = sigmoid(prior_logit)
+    the gradient of a click is
+
+    - plain cross-entropy: 1 - q = 1 - r, hence 1;
+    - pos_weight w: w (1 - q), hence w / (1 - r + w r);
+    - focal: a (1 - q)^g (1 - q - g q ln q), over 1 - r.
+
+    Args:
+        loss: resolved.
+        label_rate: weighted share of clicks in the training rows, as written.
+
+    Returns:
+        1 where the rate is not between 0 and 1.
+    """
+    if isinstance(loss, BinaryCrossEntropyConfig) or not 0.0 < label_rate < 1.0:
+        return 1.0
+    logit = tf.constant(prior_logit(loss, label_rate))
+    with tf.GradientTape() as tape:
+        tape.watch(logit)
+        value = ClickLoss(loss).call(tf.constant(1.0), logit)
+    return -float(tape.gradient(value, logit)) / (1.0 - label_rate)

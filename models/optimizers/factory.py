@@ -42,6 +42,7 @@ def make_optimizer(
     steps_per_epoch: int,
     model: CTRModel,
     strategy: tf.distribute.Strategy,
+    click_pull: float = 1.0,
 ) -> CompositeOptimizer:
     """The composite optimizer of a training, built for its model.
 
@@ -50,6 +51,9 @@ def make_optimizer(
         steps_per_epoch: at the configured batch size; the schedule ends after `epochs` of them.
         model: made in the strategy's scope; with `config.tables_on` host, inside `host_tables` too.
         strategy: over the replicas.
+        click_pull: of the loss (`models.calibration.correction.click_pull`). A row-sparse optimizer
+            gets the tables' gradients over it: L2, CowClip and accumulator are then in units of plain
+            cross-entropy whatever the loss.
     """
     rates = scale_rates(config, steps_per_epoch)
 
@@ -71,7 +75,9 @@ def make_optimizer(
         clip = CowClip(config.cowclip.ratio, config.cowclip.bound) if config.cowclip else None
         start = config.embedding_initial_accumulator
         own: dict[str, Any] = {} if start is None else {"initial_accumulator": start}
-        return _SPARSE[config.embedding_optimizer](rate, l2=rates.embedding_l2, clip=clip, **own)
+        return _SPARSE[config.embedding_optimizer](
+            rate, gradient_scale=1.0 / click_pull, l2=rates.embedding_l2, clip=clip, **own
+        )
 
     tables, on_host = model.sparse_variables, config.tables_on == "host"
     sparse = make_sparse() if on_host else None

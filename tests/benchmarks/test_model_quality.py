@@ -7,9 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from matplotlib.image import imread
-from scipy.optimize import brentq
 from sklearn.metrics import roc_auc_score
 
 from benchmarks import model_quality
@@ -33,13 +31,11 @@ from benchmarks.quality.plan import (
     Log,
     calibration_cells,
     curve_cells,
-    loss_scale,
     norm_cells,
     recipe,
 )
 from benchmarks.quality.tables import norms_table
 from jobs.config import load_run_config
-from models.losses import ClickLoss, resolve_loss
 from pipeline.encoded import EncodedSpec, IdFeature, SequenceFeature
 
 SIZES = (100, 1000)
@@ -168,25 +164,6 @@ def test_every_recipe_is_a_valid_config(model, loss, norm):
     assert config.train.loss.kind == loss.split()[0]
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("rate", [0.02, 0.3])
-def test_the_scale_of_a_loss_is_its_own_gradient_at_the_best_single_logit(loss, rate):
-    """Against the trainer's own losses: the logit by descent, the pull by automatic differentiation."""
-    config = load_run_config(None, [f"train.loss={json.dumps(LOSSES[loss])}"]).train.loss
-    loss_of_rows = ClickLoss(resolve_loss(config, rate), reduction="none")
-    label, weight = tf.constant([1.0, 0.0]), tf.constant([rate, 1.0 - rate])
-
-    def gradient(z):
-        logits = tf.fill([2], tf.constant(z, tf.float32))
-        with tf.GradientTape() as tape:
-            tape.watch(logits)
-            losses = loss_of_rows(label, logits)
-        return tape.gradient(losses, logits).numpy()
-
-    z = brentq(lambda z: float(np.dot(weight, gradient(z))), -8.0, 8.0, xtol=1e-6)
-    assert loss_scale(loss, rate) == pytest.approx(-gradient(z)[0] / (1 - rate), rel=1e-3)
-
-
 def test_the_table_of_normalizations_by_hand():
     cells = [result(100, "dcn", d, seed) for seed, d in enumerate((0.10, 0.11, 0.12))]
     cells += [result(100, "dlrm", 0.05), result(100, "dcn", 0.09, norm="batch")]
@@ -222,24 +199,6 @@ def test_a_start_runs_every_cell_once_the_important_size_first(
     asked.clear()
     main(["--workdir", str(tmp_path), "--only", "norms", "--models", "dlrm"])
     assert [(c.norm, c.seed) for c in asked] == [(n, s) for s in range(3) for n in NORMS]
-
-
-@pytest.mark.parametrize(
-    "keep, rate, scale",
-    # 10 / (1 - rate + 10 rate), the rate of the rows that are kept
-    [(1.0, 0.02, 10 / 1.18), (0.1, 0.02 / 0.118, 1.18 / 0.298)],
-)
-def test_the_penalties_of_a_recipe_are_in_units_of_the_loss(keep, rate, scale):
-    log = Log(600_000, 1, 1, negative_keep_rate=keep)
-    plain, weighted = (
-        recipe(Cell("calibration", 1, log, "dcn_v2", loss=loss))["train"]
-        for loss in ("bce", "pos_weight 10")
-    )
-    assert loss_scale("pos_weight 10", rate) == pytest.approx(scale)
-    assert weighted["embedding_l2"] / plain["embedding_l2"] == pytest.approx(scale)
-    accumulator = "embedding_initial_accumulator"
-    assert weighted[accumulator] / plain[accumulator] == pytest.approx(scale**2)
-    assert plain[accumulator] == plan.TRAIN[accumulator]
 
 
 def test_a_second_start_runs_only_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

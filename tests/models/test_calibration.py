@@ -23,6 +23,7 @@ from models.calibration import (
     PlattCalibrator,
     fit_calibration,
 )
+from models.calibration.correction import click_pull
 from models.train_config import BinaryCrossEntropyConfig, FocalConfig, PosWeightConfig
 from pipeline.errors import ConfigError, DataError
 
@@ -114,6 +115,37 @@ def test_the_trained_loss_is_stationary_where_its_correction_says(config: object
     pull = tf.sigmoid(log_odds) * tape.gradient(click, z)
     push = tf.sigmoid(-log_odds) * tape.gradient(no_click, z)
     np.testing.assert_allclose(-pull, push, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "config, rate, pull",
+    [
+        (BinaryCrossEntropyConfig(), 0.02, 1.0),
+        (PosWeightConfig(pos_weight=10.0), 0.02, 10 / 1.18),  # w / (1 - r + w r)
+        (PosWeightConfig(pos_weight=49.0), 0.02, 25.0),  # balanced
+        (PosWeightConfig(pos_weight=10.0), 0.5, 10 / 5.5),
+        (FocalConfig(alpha=0.5, gamma=0.0), 0.3, 0.5),  # half of cross entropy
+        # q = .2 and r = .07778616, the odds of `test_golden_focal`:
+        #   .5 * .8 * (.8 + .2 * 1.6094379) / (1 - r) = .4487550 / .9222138
+        (FocalConfig(alpha=0.5, gamma=1.0), 0.07778616, 0.4866063),
+        (PosWeightConfig(pos_weight=10.0), 0.0, 1.0),
+        (FocalConfig(), 1.0, 1.0),
+    ],
+)
+def test_how_hard_a_click_pulls_by_hand(config: object, rate: float, pull: float) -> None:
+    assert click_pull(config, rate) == pytest.approx(pull, rel=1e-5)  # type: ignore[arg-type]
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    alpha=st.floats(0.01, 0.99),
+    gamma=st.floats(0.0, 10.0),
+    rate=st.floats(1e-4, 0.999),
+)
+def test_any_focal_loss_pulls_by_a_positive_finite_number(
+    alpha: float, gamma: float, rate: float
+) -> None:
+    assert 0.0 < click_pull(FocalConfig(alpha=alpha, gamma=gamma), rate) < math.inf
 
 
 @settings(deadline=None, max_examples=40)

@@ -206,7 +206,7 @@ def test_cowclip_counts_occurrences_in_the_batch():
     [
         RowSparseAdagrad(0.3, initial_accumulator=0.5, l2=0.1),
         RowwiseAdagrad(0.3, epsilon=1e-3, clip=CowClip(2.0, 0.5)),
-        LazyAdam(0.3, beta_1=0.8),
+        LazyAdam(0.3, beta_1=0.8, gradient_scale=0.25),
         RowSparseFtrl(0.3, l1=0.7),
     ],
     ids=lambda optimizer: type(optimizer).__name__,

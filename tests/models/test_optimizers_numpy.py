@@ -65,11 +65,15 @@ def clip_row(g: np.ndarray, w: np.ndarray, count: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("touched", ["every row", "some rows"])
-@pytest.mark.parametrize("l2, is_clipped", [(0.0, False), (0.1, False), (0.1, True)])
+@pytest.mark.parametrize(
+    "l2, is_clipped, scale",
+    [(0.0, False, 1.0), (0.1, False, 1.0), (0.1, True, 1.0), (0.1, True, 0.3)],
+)
 @pytest.mark.parametrize("name", FORMULAS)
-def test_many_steps_equal_the_papers_formula(name, l2, is_clipped, touched):
+def test_many_steps_equal_the_papers_formula(name, l2, is_clipped, scale, touched):
     make, formula = FORMULAS[name]
-    optimizer = make(l2=l2, clip=CowClip(0.5, 0.2) if is_clipped else None)
+    clip = CowClip(0.5, 0.2) if is_clipped else None
+    optimizer = make(l2=l2, clip=clip, gradient_scale=scale)
     rng = np.random.default_rng(4)
     expected = rng.normal(size=(ROWS, DIM)).astype(np.float32).astype(float)
     variable = tf.Variable(expected, dtype=tf.float32)
@@ -88,7 +92,7 @@ def test_many_steps_equal_the_papers_formula(name, l2, is_clipped, touched):
         values = rng.normal(size=(len(rows), DIM)).astype(np.float32)
         apply(tf.constant(values), tf.constant(rows, tf.int32))
         for row in set(rows.tolist()):
-            g = values[rows == row].astype(float).sum(axis=0)
+            g = scale * values[rows == row].astype(float).sum(axis=0)
             if is_clipped:
                 g = clip_row(g, expected[row], int((rows == row).sum()))
             expected[row] = formula(expected[row], g + l2 * expected[row], states[row], step)
