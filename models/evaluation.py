@@ -13,7 +13,7 @@ import tensorflow as tf
 from models.metrics import auc, log_loss
 from models.train_step import model_inputs
 from pipeline.data_directory import DataDirectory
-from pipeline.dataset import evaluation_batches
+from pipeline.dataset import evaluation_batches, naming_damaged_shards
 
 if TYPE_CHECKING:
     from models.zoo.base import CTRModel
@@ -52,8 +52,10 @@ def evaluate_run(
 
     Raises:
         ConfigError: the split has no rows.
+        DataError: a shard is damaged.
     """
-    return evaluate_batches(model, evaluation_batches(data, split, batch_size))
+    with naming_damaged_shards(data):
+        return evaluate_batches(model, evaluation_batches(data, split, batch_size))
 
 
 def evaluate_batches(model: CTRModel, batches: tf.data.Dataset) -> Predictions:

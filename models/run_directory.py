@@ -15,13 +15,15 @@ TensorFlow is imported only where weights become a model.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,9 +163,10 @@ class RunDirectory:
         """The shapes that the model was built for.
 
         Raises:
-            ConfigError: nothing was trained here yet.
+            ConfigError: nothing was trained here yet, or the file is damaged.
         """
-        return EncodedSpec.from_json(self._read("spec.json"))
+        with _whole(self.path / "spec.json"):
+            return EncodedSpec.from_json(self._read("spec.json"))
 
     @property
     def checkpoints(self) -> Path:
@@ -193,9 +196,10 @@ class RunDirectory:
         """What `write_json` wrote.
 
         Raises:
-            ConfigError: the file is not there, with what makes it.
+            ConfigError: the file is not there or damaged, with what makes it.
         """
-        return json.loads(self._read(name))
+        with _whole(self.path / name):
+            return json.loads(self._read(name))
 
     def has(self, name: str) -> bool:
         """Whether a file of the run exists."""
@@ -210,7 +214,8 @@ class RunDirectory:
         """One dict an epoch; [] before the first one ended."""
         if not self.has("history.jsonl"):
             return []
-        return [json.loads(line) for line in self._read("history.jsonl").splitlines()]
+        with _whole(self.path / "history.jsonl"):
+            return [json.loads(line) for line in self._read("history.jsonl").splitlines()]
 
     def save_weights(self, model: CTRModel, name: str = "weights.npz") -> Path:
         """Writes every weight of the model, in the order of `model.weights`, atomically."""
@@ -230,12 +235,12 @@ class RunDirectory:
         """Reads into a model of the same config and spec what `save_weights` wrote.
 
         Raises:
-            ConfigError: no weights here, or another model's.
+            ConfigError: no weights here, damaged ones, or another model's.
         """
         path = self.path / name
         if not path.exists():
             raise _not_there(path)
-        with np.load(path) as arrays:
+        with _whole(path), np.load(path) as arrays:
             names = _weight_names(model.weights)
             saved = list(arrays.files)
             if saved != names:
@@ -305,8 +310,6 @@ def _weight_names(weights: list[Any]) -> list[str]:
 
 
 def _write_npz(path: Path, arrays: _LazyArrays) -> None:
-    import zipfile
-
     with open(path, "wb") as file:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
             for name, value in arrays:
@@ -338,6 +341,23 @@ _MAKERS = {
 def _not_there(path: Path) -> ConfigError:
     maker = _MAKERS.get(path.name, "clickparity train")
     return ConfigError(f"the run must have {path.name}", f"{path} (missing)", f"Run: {maker}.")
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """While a file is read: an error of its format means that it is not as it was written.
+
+    Raises:
+        ConfigError: it is not, with what makes it anew.
+    """
+    try:
+        yield
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ConfigError(
+            "a run's file must be as it was written",
+            f"{path} ({type(error).__name__}: {error})",
+            f"Delete it, then run: {_MAKERS.get(path.name, 'clickparity train')}.",
+        ) from None
 
 
 def _first_difference(run: RunDirectory, config: dict[str, Any], data_fingerprint: str) -> str:

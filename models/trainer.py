@@ -40,7 +40,12 @@ from models.train_state import Position
 from models.train_step import make_strategy, make_train_steps
 from models.zoo import build_model
 from pipeline.data_directory import DataDirectory
-from pipeline.dataset import evaluation_batches, steps_per_epoch, training_batches
+from pipeline.dataset import (
+    evaluation_batches,
+    naming_damaged_shards,
+    steps_per_epoch,
+    training_batches,
+)
 from pipeline.encoded import EncodedSpec
 from pipeline.errors import ConfigError
 
@@ -146,12 +151,14 @@ def train(
 
     Raises:
         ConfigError: the config asks for what the data cannot give.
+        DataError: a shard of `data` is damaged.
         Interrupted: on SIGTERM, after saving.
     """
     if run.has("training.json") and run.has("weights.npz"):
         return TrainResult(**run.read_json("training.json"))
     source = BatchSource.of(data, train_config)
-    return train_on(source, model_config, train_config, run, devices=devices, progress=progress)
+    with naming_damaged_shards(data):
+        return train_on(source, model_config, train_config, run, devices=devices, progress=progress)
 
 
 def train_on(

@@ -7,7 +7,7 @@
       train|validation|test/part-00000-of-00004.tfrecord
       parity_sample/     a few raw rows beside their encoded tensors, for the parity checks
       rejects/*.jsonl    rows that could not be read: file, offset, reason, raw
-      summary.json       where every input row went
+      summary.json       where every input row went; the size of every file above but the rejects
       _SUCCESS           the fingerprint; written last
 
 Reading it needs no TensorFlow.
@@ -22,11 +22,32 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.encoded import EncodedSpec
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DataError
 
-__all__ = ["SPLITS", "DataDirectory"]
+__all__ = ["SPLITS", "DataDirectory", "damaged", "shard_name"]
 
 SPLITS = ("train", "validation", "test")
+
+
+def _size(file: Path) -> int | None:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return None
+
+
+def shard_name(shard: int, num_shards: int) -> str:
+    """The file name of a shard inside its split's folder."""
+    return f"part-{shard:05d}-of-{num_shards:05d}.tfrecord"
+
+
+def damaged(received: str) -> DataError:
+    """The error for a data directory that has lost or changed a file since it was written."""
+    return DataError(
+        "a data directory must be as preprocess wrote it",
+        received,
+        "Copy the directory again, or delete it and preprocess again.",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +70,8 @@ class DataDirectory:
 
         Raises:
             ConfigError: `path` is not a finished data directory.
+            DataError: a file is missing or has another size than it was written with: of a shard that
+                is cut between two records fewer rows would be read, in silence.
         """
         path = Path(path)
         try:
@@ -60,6 +83,14 @@ class DataDirectory:
                 f"{path} ({type(error).__name__})",
                 "Make it with: clickparity preprocess --schema NAME --input GLOB --out DIR.",
             ) from None
+        # Directories that earlier versions wrote do not tell the sizes.
+        wrong = [
+            f"{path / name} {f'with {found:,} bytes for {size:,}' if found is not None else 'missing'}"
+            for name, size in summary.get("files", {}).items()
+            if (found := _size(path / name)) != size
+        ]
+        if wrong:
+            raise damaged("; ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" * (len(wrong) > 3)))
         return cls(path, fingerprint, summary)
 
     @functools.cached_property
@@ -82,14 +113,14 @@ class DataDirectory:
         """
         if split not in SPLITS:
             raise ConfigError(f"split must be one of {', '.join(SPLITS)}", repr(split))
-        files = sorted(str(f) for f in (self.path / split).glob("part-*.tfrecord"))
-        if not files or not self.num_rows(split):
+        if not self.num_rows(split):
             raise ConfigError(
                 f"the {split} split must have rows",
                 f"0 rows in {self.path / split}",
                 "Give it a share in the schema's `split`, or preprocess more data.",
             )
-        return files
+        num_shards = int(self.summary["splits"][split]["shards"])
+        return [str(self.path / split / shard_name(i, num_shards)) for i in range(num_shards)]
 
     @property
     def layout(self) -> str:

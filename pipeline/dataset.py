@@ -7,13 +7,23 @@ in the data is fully described by (seed, epoch, step) and an input is rebuilt fr
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import numpy as np
 import tensorflow as tf
 
-from pipeline.data_directory import DataDirectory
+from pipeline.data_directory import SPLITS, DataDirectory, damaged
+from pipeline.errors import reason_of
 from pipeline.records import RowLayout
 
-__all__ = ["evaluation_batches", "steps_per_epoch", "training_batches", "unpacked_batches"]
+__all__ = [
+    "evaluation_batches",
+    "naming_damaged_shards",
+    "steps_per_epoch",
+    "training_batches",
+    "unpacked_batches",
+]
 
 _WINDOW_ROWS = 1 << 16  # rows permuted together: 65,536 rows of 45 words are 12 MB
 _CYCLE_LENGTH = 4
@@ -130,3 +140,30 @@ def evaluation_batches(data: DataDirectory, split: str, batch_size: int) -> tf.d
     names = tf.data.Dataset.from_tensor_slices(data.files(split))
     batches = _decode(names, data, cycle_length=1).rebatch(batch_size)
     return batches.map(layout.unpack, num_parallel_calls=2).with_options(_options()).prefetch(4)
+
+
+@contextlib.contextmanager
+def naming_damaged_shards(data: DataDirectory) -> Iterator[None]:
+    """While batches are read: TensorFlow's error for bytes that are not as written names no file.
+
+    Raises:
+        DataError: shards whose checksums are wrong, the first three by name.
+    """
+    try:
+        yield
+    except tf.errors.DataLossError:
+        files = (file for split in SPLITS if data.num_rows(split) for file in data.files(split))
+        found = [f"{file}: {reason}" for file in files if (reason := _damage(file))]
+        if not found:
+            raise
+        raise damaged("; ".join(found[:3])) from None
+
+
+def _damage(file: str) -> str | None:
+    """What is wrong with a TFRecord file, in words."""
+    try:
+        for _ in tf.data.TFRecordDataset(file):
+            pass
+    except tf.errors.DataLossError as error:
+        return reason_of(error)
+    return None

@@ -18,7 +18,7 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from pipeline.data_directory import SPLITS
+from pipeline.data_directory import SPLITS, shard_name
 from pipeline.encoded import EncodedSpec
 from pipeline.parity_sample import keep_sample
 from pipeline.parsed_rows import ParsedRows, decode_columns
@@ -207,7 +207,7 @@ class WriteShard(beam.DoFn):
         rows = _gathered(sorted(pieces), width)
         order = np.random.default_rng([plan.config.seed, split, shard]).permutation(len(rows))
         rows = rows[order]
-        name = f"part-{shard:05d}-of-{plan.num_shards[split]:05d}.tfrecord"
+        name = shard_name(shard, plan.num_shards[split])
         path = os.path.join(plan.staging, SPLITS[split], name)
         beside = f"{path}.{os.getpid()}"
         if plan.config.layout == "examples":

@@ -7,7 +7,9 @@ is a `ClickparityError`; the command line prints its message without a traceback
 
 from __future__ import annotations
 
-__all__ = ["ClickparityError", "ConfigError", "DataError", "GateError"]
+import re
+
+__all__ = ["ClickparityError", "ConfigError", "DataError", "GateError", "reason_of"]
 
 
 class ClickparityError(Exception):
@@ -47,3 +49,8 @@ class DataError(ClickparityError):
     """The input data is bad (empty, over its reject limit, contradicts the schema): exit code 4."""
 
     exit_code = 4
+
+
+def reason_of(error: Exception) -> str:
+    """A library's error in a line: the first, without the graph's names that TensorFlow adds."""
+    return re.sub(r"^\{\{.*?\}\}|\[Op:.*", "", str(error).split("\n")[0]).strip()

@@ -210,6 +210,7 @@ class _Job:
         collect_samples(staging, RowLayout.of(spec), config.parity_sample_rows)
         (staging / "schema.yaml").write_text(schema.to_yaml())
         (staging / "spec.json").write_text(spec.to_json() + "\n")
+        summary["files"] = _sizes(staging)
         (staging / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
 
 
@@ -218,6 +219,18 @@ class _Job:
 
 def _sum_arrays(arrays: Any) -> Any:
     return sum(arrays, np.zeros(5, np.int64))
+
+
+def _sizes(staging: Path) -> dict[str, int]:
+    """Bytes of every file that readers of the directory need, by its path inside."""
+    sizes = {}
+    for file in sorted(staging.rglob("*")):
+        name = file.relative_to(staging)
+        # part-00000-of-00001.tfrecord.4711 is what a worker has left that died while it wrote.
+        is_wanted = name.parts[0] not in (*_SCRATCH, "rejects") and not file.suffix[1:].isdigit()
+        if file.is_file() and is_wanted:
+            sizes[name.as_posix()] = file.stat().st_size
+    return sizes
 
 
 def _save(single: beam.PCollection, path: str) -> None:

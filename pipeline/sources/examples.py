@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import re
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, reason_of
 from pipeline.paths import local_copy
 from pipeline.schema import FeatureSchema
 from pipeline.sources.blocks import Block
@@ -58,7 +57,7 @@ def example_columns(schema: FeatureSchema, path: str) -> list[str]:
             for record in tf.data.TFRecordDataset(file, compression_of(file)).take(1):
                 names = sorted(_parse(record.numpy()).features.feature)
     except tf.errors.OpError as error:
-        raise ValueError(_reason(error)) from None
+        raise ValueError(reason_of(error)) from None
     except ValueError:
         names = []  # a malformed first record is a reject like any other
     return list(dict.fromkeys([*names, *(c for c in schema.columns if "*" not in c)]))
@@ -83,14 +82,9 @@ def read_examples(block: Block, schema: FeatureSchema) -> Iterator[Parsed]:
         except (tf.errors.DataLossError, EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise DataError(
                 f"{block.path} must be a whole TFRecord file",
-                _reason(error),
+                reason_of(error),
                 "Write the file again.",
             ) from None
-
-
-def _reason(error: Exception) -> str:
-    """An error's first line, without the graph's names that TensorFlow puts around its own."""
-    return re.sub(r"^\{\{.*?\}\}|\[Op:.*", "", str(error).split("\n")[0]).strip()
 
 
 def _check_gzip_is_whole(path: str) -> None:
@@ -115,7 +109,7 @@ def _read(batches: Any, path: str, schema: FeatureSchema) -> Iterator[Parsed]:
                 good.append(_row(_parse(record).features.feature, schema))
                 rows.append(i)
             except ValueError as error:
-                rejects.append(Reject(path, first_row + i, _reason(error)[:300], record))
+                rejects.append(Reject(path, first_row + i, reason_of(error)[:300], record))
         index = np.array(rows, dtype=np.int64)
         yield Parsed(_table(good, schema), index, len(batch), rejects, first_row + index)
         first_row += len(batch)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -354,6 +356,57 @@ def test_data_that_is_gone_or_another(cli: Cli, layer_run, tiny_data, copy_of, t
     )
     message = cli("evaluate", "--run", gone.path).refused(2, "0123456789abcdef")
     assert tiny_data.fingerprint in message, "both fingerprints are named"
+
+
+def test_a_shard_with_another_bit_is_bad_data(cli: Cli, layer_run, tiny_data, copy_of, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(tiny_data.path, data)
+    for split in ("train", "test"):
+        shard = min((data / split).glob("part-*"))
+        content = bytearray(shard.read_bytes())
+        content[len(content) // 2] ^= 1
+        shard.write_bytes(content)
+    cli("train", "--data", data, "--out", tmp_path / "r").refused(4, "/train/part-0", "corrupted")
+    assert not (tmp_path / "r" / "weights.npz").exists()
+    run = copy_of(layer_run, data_path=data)
+    before = files_below(run.path)
+    cli("evaluate", "--run", run.path).refused(4, "/test/part-0", "Copy the directory again")
+    assert files_below(run.path) == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "train/part-*",
+        "test/part-*",
+        "spec.json",
+        "schema.yaml",
+        "statistics/statistics.json",
+        "statistics/vocabulary/c*.csv",
+        "parity_sample/raw.arrow",
+    ],
+)
+@pytest.mark.parametrize("is_cut", [True, False])
+def test_a_data_directory_that_was_copied_in_part(
+    name, is_cut, cli: Cli, layer_run, tiny_data, copy_of, tmp_path
+):
+    data = tmp_path / "data"
+    shutil.copytree(tiny_data.path, data)
+    file = min(data.glob(name))
+    os.truncate(file, file.stat().st_size // 2) if is_cut else file.unlink()
+    run = copy_of(layer_run, data_path=data)
+    before = files_below(run.path)
+    for argv in (
+        ["train", "--data", data, "--out", tmp_path / "r"],
+        ["evaluate", "--run", run.path],
+        ["parity", "--run", run.path],
+        ["stats", data],
+        ["drift", "--against", tiny_data.path, "--data", data],
+    ):
+        received = "bytes for" if is_cut else "missing"
+        cli(*argv).refused(4, str(file), received, "Copy the directory again")
+    assert files_below(run.path) == before
+    assert not (tmp_path / "r").exists()
 
 
 def test_a_run_directory_of_another_config(cli: Cli, layer_run, tiny_data):

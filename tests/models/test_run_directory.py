@@ -105,6 +105,41 @@ def test_what_is_missing_names_the_command_that_makes_it(tmp_path):
         RunDirectory.open(tmp_path)
 
 
+def halved(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def with_another_bit(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize(
+    "name, damage",
+    [
+        ("weights.npz", halved),
+        ("weights.npz", with_another_bit),
+        ("weights.npz", lambda content: b""),
+        ("spec.json", halved),
+        ("spec.json", lambda content: b"{}"),
+        ("metrics.json", halved),
+        ("history.jsonl", halved),
+    ],
+)
+def test_a_damaged_file_is_named_with_what_makes_it_anew(tmp_path, name, damage):
+    run = make_run(tmp_path / "run")
+    run.save_spec(SPEC)
+    run.save_weights(build_model(run.model_config, SPEC))
+    run.write_json("metrics.json", {"auc": 0.5})
+    run.write_history([{"epoch": 0}])
+    path = run.path / name
+    path.write_bytes(damage(path.read_bytes()))
+    maker = "clickparity evaluate" if name == "metrics.json" else "clickparity train"
+    rule = rf"must be as it was written; got {path} \(.*\)\. Delete it, then run: {maker}"
+    with pytest.raises(ConfigError, match=rule):
+        _ = run.load_model(), run.read_json("metrics.json"), run.read_history()
+
+
 def test_history_is_one_line_an_epoch(tmp_path):
     run = make_run(tmp_path / "run")
     assert run.read_history() == []

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +17,13 @@ from pipeline import dataset
 from pipeline.data_directory import DataDirectory
 from pipeline.dataset import (
     evaluation_batches,
+    naming_damaged_shards,
     steps_per_epoch,
     training_batches,
     unpacked_batches,
 )
 from pipeline.encoded import EncodedSpec, IdFeature
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DataError
 from pipeline.examples_layout import write_examples
 from pipeline.records import RowLayout, read_packed, write_packed
 
@@ -48,9 +52,23 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> DataDirectory:
             )
             name = f"part-{i:05d}-of-{len(sizes):05d}.tfrecord"
             write_packed(str(path / split / name), layout, packed, rows_per_record=9)
-    summary = {"splits": {s: {"rows": sum(n), "label_rate": 0.5} for s, n in ROWS.items()}}
-    (path / "summary.json").write_text(json.dumps({**summary, "negative_keep_rate": 1.0}))
     (path / "spec.json").write_text(SPEC.to_json())
+    summary = {
+        "files": {
+            file.relative_to(path).as_posix(): file.stat().st_size
+            for file in path.rglob("*")
+            if file.is_file()
+        },
+        "splits": {
+            split: {
+                "rows": sum(sizes),
+                "shards": len(sizes),
+                "label_rate": 0.5,
+            }
+            for split, sizes in ROWS.items()
+        },
+    }
+    (path / "summary.json").write_text(json.dumps({**summary, "negative_keep_rate": 1.0}))
     (path / "_SUCCESS").write_text("f\n")
     return DataDirectory.open(path)
 
@@ -122,6 +140,7 @@ def test_the_examples_layout_gives_the_same_rows(data: DataDirectory, tmp_path: 
     for file in copy.glob("*/part-*"):
         write_examples(str(file), layout, SPEC, read_packed(str(file), layout))
     summary = json.loads((copy / "summary.json").read_text())
+    del summary["files"]  # as earlier versions wrote it
     (copy / "summary.json").write_text(json.dumps({**summary, "layout": "examples"}))
     other = DataDirectory.open(copy)
     for expected, got in zip(
@@ -144,10 +163,77 @@ def test_a_split_without_rows_or_name_is_refused(data: DataDirectory) -> None:
 
 def test_an_alien_file_stops_training(data: DataDirectory, tmp_path: Path) -> None:
     shutil.copytree(data.path, tmp_path / "copy")
+    opened = DataDirectory.open(tmp_path / "copy")
     other = EncodedSpec(numeric=("n", "m"), categorical=(), carry=("number",))
     (tmp_path / "copy" / "spec.json").write_text(other.to_json())
     with pytest.raises(tf.errors.InvalidArgumentError, match="must match the layout"):
-        epoch(DataDirectory.open(tmp_path / "copy"))
+        epoch(opened)
+
+
+def first_record_alone(shard: Path) -> None:
+    """What TensorFlow reads to its end without an error."""
+    (length,) = struct.unpack("<Q", shard.read_bytes()[:8])
+    os.truncate(shard, 8 + 4 + length + 4)
+    assert sum(1 for _ in tf.data.TFRecordDataset(str(shard))) == 1
+
+
+def another_bit(shard: Path) -> None:
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage, received",
+    [
+        (first_record_alone, r"with [\d,]+ bytes for [\d,]+"),
+        (
+            lambda shard: os.truncate(shard, shard.stat().st_size - 1),
+            r"with [\d,]+ bytes for [\d,]+",
+        ),
+        (Path.unlink, "missing"),
+    ],
+    ids=["cut between records", "cut in a record", "missing"],
+)
+def test_a_file_that_is_not_as_written_is_named(
+    damage: Callable[[Path], None], received: str, data: DataDirectory, tmp_path: Path
+) -> None:
+    shutil.copytree(data.path, tmp_path / "copy")
+    shard = tmp_path / "copy" / "train" / "part-00003-of-00005.tfrecord"
+    damage(shard)
+    with pytest.raises(DataError, match=f"as preprocess wrote it; got {shard} {received}\\. Copy"):
+        DataDirectory.open(tmp_path / "copy")
+
+
+def test_three_of_many_lost_files_are_named(data: DataDirectory, tmp_path: Path) -> None:
+    shutil.copytree(data.path, tmp_path / "copy")
+    shutil.rmtree(tmp_path / "copy" / "train")
+    with pytest.raises(DataError, match=r"(.* missing; ){2}.* missing and 2 more\. Copy"):
+        DataDirectory.open(tmp_path / "copy")
+
+
+def test_a_shard_with_another_bit_is_named(data: DataDirectory, tmp_path: Path) -> None:
+    shutil.copytree(data.path, tmp_path / "copy")
+    other = DataDirectory.open(tmp_path / "copy")
+    shard = tmp_path / "copy" / "train" / "part-00003-of-00005.tfrecord"
+    another_bit(shard)
+    rule = f"as preprocess wrote it; got {shard}: corrupted record at \\d+\\. Copy"
+    with pytest.raises(DataError, match=rule), naming_damaged_shards(other):
+        epoch(other)
+
+
+def test_shards_of_another_run_beside_ours_are_not_read(
+    data: DataDirectory, tmp_path: Path
+) -> None:
+    shutil.copytree(data.path, tmp_path / "copy")
+    folder = tmp_path / "copy" / "train"
+    shutil.copy(folder / "part-00000-of-00005.tfrecord", folder / "part-00000-of-00002.tfrecord")
+    assert len(DataDirectory.open(tmp_path / "copy").files("train")) == 5
+
+
+def test_an_error_that_no_shard_explains_stays_what_it_is(data: DataDirectory) -> None:
+    with pytest.raises(tf.errors.DataLossError, match="elsewhere"), naming_damaged_shards(data):
+        raise tf.errors.DataLossError(None, None, "elsewhere")
 
 
 def test_an_unfinished_directory_is_refused(tmp_path: Path) -> None:

@@ -107,6 +107,14 @@ def test_every_row_is_in_exactly_one_place(data: DataDirectory) -> None:
         assert part["label_rate"] == pytest.approx(labels.mean(), rel=1e-6)
         assert part["shards"] == len(list((data.path / split).iterdir()))
     assert summary["splits"]["train"]["shards"] > 2
+    others = ("_SUCCESS", "summary.json")
+    files = {f.relative_to(data.path).as_posix(): f for f in data.path.rglob("*") if f.is_file()}
+    assert summary["files"] == {
+        name: file.stat().st_size
+        for name, file in files.items()
+        if name not in others and not name.startswith("rejects/")
+    }
+    assert {"schema.yaml", "spec.json", "statistics/statistics.json"} < set(summary["files"])
     for split in ("validation", "test"):
         assert summary["splits"][split]["rows"] == pytest.approx(ROWS * 0.1, abs=60)
 
