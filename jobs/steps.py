@@ -40,7 +40,7 @@ def train_run(
         Interrupted: on SIGTERM; the same call goes on from there.
     """
     run = RunDirectory.create(out, config.run_sections(), data.fingerprint, data.path)
-    if run.has("weights.npz") and run.has("training.json") and run.has("calibration.json"):
+    if run.is_trained and run.has("calibration.json"):
         return run
     from models.trainer import train
 

@@ -205,6 +205,11 @@ class RunDirectory:
         """Whether a file of the run exists."""
         return (self.path / name).exists()
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether a training has come to its end here, and all that it leaves is there."""
+        return all(self.has(name) for name in ("spec.json", "training.json", "weights.npz"))
+
     def write_history(self, epochs: Iterable[Mapping[str, Any]]) -> None:
         """Writes history.jsonl anew: a resumed run repeats no line."""
         lines = "".join(json.dumps(epoch, sort_keys=True) + "\n" for epoch in epochs)

@@ -154,7 +154,7 @@ def train(
         DataError: a shard of `data` is damaged.
         Interrupted: on SIGTERM, after saving.
     """
-    if run.has("training.json") and run.has("weights.npz"):
+    if run.is_trained:
         return TrainResult(**run.read_json("training.json"))
     source = BatchSource.of(data, train_config)
     with naming_damaged_shards(data):

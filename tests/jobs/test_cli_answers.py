@@ -16,7 +16,7 @@ from models.norm_config import NormKind
 from models.registry import ModelName
 from pipeline.schema import FeatureSchema
 from pipeline.transform_spec import encoded_spec
-from tests.conftest import NUM_ROWS
+from tests.conftest import NUM_ROWS, SETTINGS
 from tests.jobs.conftest import Outcome
 
 Cli = Callable[..., Outcome]
@@ -223,3 +223,17 @@ def test_the_whole_demo_in_a_process(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     (line,) = done.stdout.splitlines()
     assert json.loads(line)["served"]["largest_difference"] <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["spec.json", "training.json", "weights.npz", "calibration.json"])
+def test_training_again_makes_what_a_run_has_lost(
+    name: str, cli: Cli, layer_run, tiny_data, copy_of
+) -> None:
+    run = copy_of(layer_run)
+    (run.path / name).unlink()
+    done = cli("train", "--data", tiny_data.path, "--out", run.path, "--set", *SETTINGS)
+    assert done.code == 0, done.err
+    again, lost = ((path / name).read_bytes() for path in (run.path, layer_run.path))
+    if name == "training.json":  # it tells the speed too
+        again, lost = (json.loads(content)["global_step"] for content in (again, lost))
+    assert again == lost
