@@ -58,8 +58,9 @@ def run_pipeline(
     data_id = data_fingerprint(schema, expand_inputs(inputs), config.preprocess)
     run_id = run_fingerprint(config.run_sections(), data_id)
     run_dir, data_dir = workdir / "runs" / run_id, workdir / "data" / data_id
-    if is_finished(run_dir, run_id) and repository.live():
-        return {**RunDirectory.open(run_dir).read_json("result.json"), "nothing_to_do": True}
+    known = run_dir / "result.json"
+    if is_finished(run_dir, run_id) and known.exists() and repository.live():
+        return {**RunDirectory.open(run_dir).read_json(known.name), "nothing_to_do": True}
     check_beam_options(beam_options or [])
     if not is_finished(data_dir, data_id):
         _check_model_suits(schema, inputs, config)

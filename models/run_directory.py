@@ -340,6 +340,7 @@ _MAKERS = {
     "training.json": "clickparity train",
     "metrics.json": "clickparity evaluate --run RUN_DIR",
     "parity.json": "clickparity parity --run RUN_DIR",
+    "result.json": "clickparity run",
 }
 
 

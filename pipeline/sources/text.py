@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, reason_of
 from pipeline.paths import open_for_reading
 from pipeline.schema import CsvFormat, FeatureSchema
 from pipeline.sources.blocks import DEFAULT_BLOCK_BYTES, Block
@@ -109,7 +109,7 @@ class _ChunkParser:
 def _plain(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"not UTF-8: byte {error.object[error.start]:#04x} at {error.start}"
-    return str(error).split("\n")[0][:300]
+    return reason_of(error)[:300]
 
 
 def _row_breaks(data: bytes, quote: str | None) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from models.run_directory import RunDirectory
 from models.train_step import model_inputs
 from pipeline.data_directory import DataDirectory
-from pipeline.dataset import evaluation_batches, training_batches
+from pipeline.dataset import evaluation_batches, naming_damaged_shards, training_batches
 from serving.parity.batch_company import sweep
 from serving.parity.checks import Check, _logit_function, frozen_batch_statistics
 from serving.parity.norm_health import measure_batch_norm
@@ -34,14 +34,20 @@ def held_out_rows(data: DataDirectory, limit: int) -> dict[str, np.ndarray]:
 
 
 def batch_norm_checks(run: RunDirectory, data: DataDirectory, module: ServingModule) -> list[Check]:
-    """The checks `norm health` and `batch, company`; none without batch statistics."""
+    """The checks `norm health` and `batch, company`; none without batch statistics.
+
+    Raises:
+        DataError: a shard of `data` is damaged.
+    """
     model, config = module.model, run.train_config
     if not model.has_batch_statistics:
         return []
-    encoded = held_out_rows(data, SWEEP_ROWS)
-    batches = training_batches(data, batch_size=config.global_batch_size, seed=config.seed, epoch=0)
-    few = itertools.islice(map(model_inputs, batches), config.reestimate_batches)
-    measured = measure_batch_norm(model, encoded, few, module.calibration)
+    batch_size, seed = config.global_batch_size, config.seed
+    with naming_damaged_shards(data):
+        encoded = held_out_rows(data, SWEEP_ROWS)
+        batches = training_batches(data, batch_size=batch_size, seed=seed, epoch=0)
+        few = itertools.islice(map(model_inputs, batches), config.reestimate_batches)
+        measured = measure_batch_norm(model, encoded, few, module.calibration)
     with frozen_batch_statistics(model):
         trained = _logit_function(model, training=True)
         return [measured.health, sweep(trained, measured.served, encoded, data.spec)]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow.csv
 import pytest
 
+from tests.damage import flip_a_bit
 from tests.jobs.conftest import Outcome, files_below
 
 Cli = Callable[..., Outcome]
@@ -362,10 +363,7 @@ def test_a_shard_with_another_bit_is_bad_data(cli: Cli, layer_run, tiny_data, co
     data = tmp_path / "data"
     shutil.copytree(tiny_data.path, data)
     for split in ("train", "test"):
-        shard = min((data / split).glob("part-*"))
-        content = bytearray(shard.read_bytes())
-        content[len(content) // 2] ^= 1
-        shard.write_bytes(content)
+        flip_a_bit(min((data / split).glob("part-*")))
     cli("train", "--data", data, "--out", tmp_path / "r").refused(4, "/train/part-0", "corrupted")
     assert not (tmp_path / "r" / "weights.npz").exists()
     run = copy_of(layer_run, data_path=data)

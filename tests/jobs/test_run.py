@@ -91,6 +91,23 @@ def test_models_that_were_deleted_are_published_again(
     assert weights.stat().st_mtime_ns == mark
 
 
+def test_a_damaged_result_comes_back_as_its_message_says(
+    cli: Cli, tiny_work: TinyWork, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    shutil.copytree(tiny_work.path, work)
+    result = work / "runs" / tiny_work.result["run_id"] / "result.json"
+    os.truncate(result, 30)
+    again = (*tiny_work.arguments, "--workdir", work)
+    cli(*again).refused(2, str(result), "Delete it, then run: clickparity run")
+    result.unlink()
+    outcome = cli(*again, "--json")
+    assert outcome.result["nothing_to_do"] is False
+    assert outcome.result["metrics"] == json.loads(json.dumps(tiny_work.result["metrics"]))
+    assert sorted(p.name for p in (work / "models" / "ctr").iterdir() if p.name.isdigit()) == ["1"]
+    assert cli(*again, "--json").result["nothing_to_do"] is True
+
+
 def test_one_run_at_a_time(cli: Cli, tiny_work: TinyWork, tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()

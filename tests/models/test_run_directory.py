@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from models.zoo import build_model
 from models.zoo.base import example_inputs
 from pipeline.encoded import EncodedSpec, IdFeature
 from pipeline.errors import ConfigError
+from tests.damage import flip_a_bit
 
 SPEC = EncodedSpec(("x",), (IdFeature("ad", 5), IdFeature("site", 3)), fingerprint="f")
 MODEL = {"name": "dcn_v2", "norm": "batch", "embedding_dim": 2, "hidden_units": [3]}
@@ -105,39 +107,37 @@ def test_what_is_missing_names_the_command_that_makes_it(tmp_path):
         RunDirectory.open(tmp_path)
 
 
-def halved(content: bytes) -> bytes:
-    return content[: len(content) // 2]
-
-
-def with_another_bit(content: bytes) -> bytes:
-    middle = len(content) // 2
-    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+def halve(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2)
 
 
 @pytest.mark.parametrize(
     "name, damage",
     [
-        ("weights.npz", halved),
-        ("weights.npz", with_another_bit),
-        ("weights.npz", lambda content: b""),
-        ("spec.json", halved),
-        ("spec.json", lambda content: b"{}"),
-        ("metrics.json", halved),
-        ("history.jsonl", halved),
+        ("weights.npz", halve),
+        ("weights.npz", flip_a_bit),
+        ("weights.npz", lambda file: os.truncate(file, 0)),
+        ("spec.json", halve),
+        ("spec.json", lambda file: file.write_text("{}")),
+        ("metrics.json", halve),
+        ("history.jsonl", halve),
+        ("result.json", halve),
     ],
 )
 def test_a_damaged_file_is_named_with_what_makes_it_anew(tmp_path, name, damage):
     run = make_run(tmp_path / "run")
     run.save_spec(SPEC)
     run.save_weights(build_model(run.model_config, SPEC))
-    run.write_json("metrics.json", {"auc": 0.5})
     run.write_history([{"epoch": 0}])
+    makers = {"metrics.json": "clickparity evaluate", "result.json": "clickparity run"}
+    for made in makers:
+        run.write_json(made, {"auc": 0.5})
     path = run.path / name
-    path.write_bytes(damage(path.read_bytes()))
-    maker = "clickparity evaluate" if name == "metrics.json" else "clickparity train"
+    damage(path)
+    maker = makers.get(name, "clickparity train")
     rule = rf"must be as it was written; got {path} \(.*\)\. Delete it, then run: {maker}"
     with pytest.raises(ConfigError, match=rule):
-        _ = run.load_model(), run.read_json("metrics.json"), run.read_history()
+        _ = run.load_model(), run.read_history(), [run.read_json(made) for made in makers]
 
 
 def test_history_is_one_line_an_epoch(tmp_path):

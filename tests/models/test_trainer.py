@@ -21,6 +21,7 @@ import tensorflow as tf
 from models.run_directory import RunDirectory
 from models.trainer import BatchSource, Interrupted, evaluate_batches
 from pipeline.errors import ConfigError
+from tests.damage import flip_a_bit
 
 SCRIPT = Path(__file__).with_name("tiny_training.py")
 _spec = importlib.util.spec_from_file_location("tiny_training", SCRIPT)
@@ -110,9 +111,7 @@ def test_a_corrupt_newest_checkpoint_falls_back_and_says_so(unbroken, tmp_path, 
         tiny.tiny_training(path, train=train, batches=breaking_source(15))
     newest = path / "checkpoints" / "step-0000000012"
     values = next(newest.glob("variables.data-*"))
-    content = bytearray(values.read_bytes())
-    content[len(content) // 2] ^= 1
-    values.write_bytes(content)
+    flip_a_bit(values)
     with caplog.at_level(logging.WARNING, logger="models.checkpoints"):
         tiny.tiny_training(path, train=train)
     assert "step-0000000012 is corrupt" in caplog.text

@@ -26,6 +26,7 @@ from pipeline.encoded import EncodedSpec, IdFeature
 from pipeline.errors import ConfigError, DataError
 from pipeline.examples_layout import write_examples
 from pipeline.records import RowLayout, read_packed, write_packed
+from tests.damage import flip_a_bit
 
 SPEC = EncodedSpec(numeric=("n",), categorical=(IdFeature("c", 1000),), carry=("number",))
 ROWS = {"train": [40, 1, 0, 30, 32], "validation": [5, 7], "test": [0]}
@@ -177,12 +178,6 @@ def first_record_alone(shard: Path) -> None:
     assert sum(1 for _ in tf.data.TFRecordDataset(str(shard))) == 1
 
 
-def another_bit(shard: Path) -> None:
-    content = bytearray(shard.read_bytes())
-    content[len(content) // 2] ^= 1
-    shard.write_bytes(content)
-
-
 @pytest.mark.parametrize(
     "damage, received",
     [
@@ -216,7 +211,7 @@ def test_a_shard_with_another_bit_is_named(data: DataDirectory, tmp_path: Path) 
     shutil.copytree(data.path, tmp_path / "copy")
     other = DataDirectory.open(tmp_path / "copy")
     shard = tmp_path / "copy" / "train" / "part-00003-of-00005.tfrecord"
-    another_bit(shard)
+    flip_a_bit(shard)
     rule = f"as preprocess wrote it; got {shard}: corrupted record at \\d+\\. Copy"
     with pytest.raises(DataError, match=rule), naming_damaged_shards(other):
         epoch(other)

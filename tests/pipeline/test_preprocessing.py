@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline import preprocessing
 from pipeline.data_directory import SPLITS, DataDirectory
 from pipeline.errors import ClickparityError, ConfigError, DataError
 from pipeline.preprocess_config import PreprocessConfig
@@ -274,6 +275,38 @@ def test_worker_processes_and_input_order_change_no_byte(
     made = preprocess(make_schema(), [str(log)], tmp_path / "data", CONFIG, beam_options=options)
     assert contents(made.path) == contents(data.path)
     assert_nothing_left(tmp_path, "data")
+
+
+def test_what_a_dead_worker_has_left_belongs_to_nothing(
+    tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collect = preprocessing.collect_samples
+
+    def after_a_death(staging: Path, *rest: Any) -> None:
+        (staging / "train" / "part-00000-of-00009.tfrecord.4711").write_bytes(b"half a shard")
+        collect(staging, *rest)
+
+    monkeypatch.setattr(preprocessing, "collect_samples", after_a_death)
+    made = preprocess(make_schema(), [str(log)], tmp_path / "data", CONFIG)
+    left = made.path / "train" / "part-00000-of-00009.tfrecord.4711"
+    named = {name for name in made.summary["files"] if name.startswith("train/")}
+    assert named == {f"train/{p.name}" for p in left.parent.glob("*.tfrecord")} and left.exists()
+    left.unlink()
+    assert DataDirectory.open(made.path).summary == made.summary
+
+
+def test_a_damaged_directory_is_not_taken_for_done(tmp_path: Path) -> None:
+    log = write_input(tmp_path / "log.csv", 100, bad=0)
+    made = preprocess(make_schema(), [str(log)], tmp_path / "data", CONFIG)
+    whole = contents(made.path)
+    min(made.path.glob("train/part-*")).unlink()
+    with pytest.raises(
+        DataError, match=r"missing\. Copy the directory again, or delete it and pre"
+    ):
+        preprocess(make_schema(), [str(log)], made.path, CONFIG)
+    shutil.rmtree(made.path)
+    preprocess(make_schema(), [str(log)], made.path, CONFIG)
+    assert contents(made.path) == whole
 
 
 def test_the_order_of_inputs_is_no_other_job(tmp_path: Path) -> None:

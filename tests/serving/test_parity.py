@@ -26,6 +26,7 @@ from serving.parity.rows import hostile_rows, real_rows
 from serving.parity.suite import check_gate, export_digest
 from serving.signatures import ServingModule
 from tests.conftest import PARITY_BARS
+from tests.damage import flip_a_bit
 
 # The replica check is slow, and has its own test.
 BARS = {name: bar for name, bar in PARITY_BARS.items() if name != "replica"}
@@ -224,10 +225,7 @@ def test_an_export_that_needs_this_project_fails(tmp_path: Path) -> None:
 
 
 def flip_a_byte(export: Path, other: Path) -> None:
-    target = next(export.glob("variables/variables.data*"))
-    content = bytearray(target.read_bytes())
-    content[len(content) // 2] ^= 1
-    target.write_bytes(content)
+    flip_a_bit(next(export.glob("variables/variables.data*")))
 
 
 def add_a_file(export: Path, other: Path) -> None:

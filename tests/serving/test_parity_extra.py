@@ -2,14 +2,16 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from models.run_directory import RunDirectory
+from pipeline.data_directory import DataDirectory
 from pipeline.encoded import EncodedSpec, IdFeature
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DataError
 from serving.parity import loader
 from serving.parity.batch_company import compositions, sweep
 from serving.parity.figures import company_figure, gap_figure
@@ -18,6 +20,7 @@ from serving.parity.norm_health import measure_batch_norm
 from serving.parity.replica import replica_equality
 from serving.parity.report import write_report
 from serving.parity.rows import real_rows
+from tests.damage import flip_a_bit
 
 SPEC = EncodedSpec((), (IdFeature("site", 5), IdFeature("user", 90), IdFeature("time_hour", 25)))
 
@@ -90,6 +93,19 @@ def test_the_sweep_measures_a_known_dependence_on_the_batch():
 
 
 # ------------------------------------------------------------------------------ norm health
+
+
+@pytest.mark.parametrize("split", ["test", "train"])
+def test_a_damaged_shard_is_named(split, batch_run, tiny_data, tmp_path):
+    from serving.export import serving_module
+    from serving.parity.batch_norm import batch_norm_checks
+
+    shutil.copytree(tiny_data.path, tmp_path / "data")
+    shard = min((tmp_path / "data" / split).glob("part-*"))
+    flip_a_bit(shard)
+    data = DataDirectory.open(tmp_path / "data")
+    with pytest.raises(DataError, match=f"got {shard}: corrupted record"):
+        batch_norm_checks(batch_run, data, serving_module(batch_run))
 
 
 def test_moving_statistics_that_were_shifted_are_found_and_put_back(batch_run, tiny_data):
