@@ -29,7 +29,7 @@ test-all: install  ## the slow ones too, and property tests on other examples th
 	$(BIN)/python -m pytest -m "not gpu" --timeout=1800 --hypothesis-profile=default
 
 fuzz: install  ## 100,000 good and bad requests against the local server, 20,000 a process
-	@for seed in 0 1 2 3 4; do FUZZ_REQUESTS=20000 FUZZ_SEED=$$seed $(BIN)/python -m pytest -q -s tests/serving/test_local_server_storm.py || exit 1; done
+	@for seed in 0 1 2 3 4; do FUZZ_REQUESTS=20000 FUZZ_SEED=$$seed $(BIN)/python -m pytest -q -s tests/serving/server/test_local_server_storm.py || exit 1; done
 
 lint: install  ## ruff, mypy, import contracts
 	$(BIN)/ruff check .

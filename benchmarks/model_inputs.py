@@ -6,7 +6,7 @@ Sequences: DSTN in its three aggregations on a generated log whose true probabil
 contextual, clicked and unclicked ads, against the same config on the same rows with these columns
 emptied. Pictures: ad_image with batch, group and layer norm against DCN-v2 on the same columns
 without the picture, on product photographs of Fashion-MNIST. THE CLICKS ON THE PICTURES ARE SIMULATED
-(pipeline/synthetic_creatives.py): nobody ever clicked on them. Test pictures are none of the training
+(pipeline/synthetic/creatives.py): nobody ever clicked on them. Test pictures are none of the training
 pictures. The sprite is looked for in CLICKPARITY_SAMPLE_DATA/fashion_mnist_sprite, else --sprite.
 
 Gains are of test AUC over paired seeds, with a 95 % interval over test rows and seeds together. With
@@ -35,12 +35,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from paired_cells import Scored, gain, summary, trained_and_scored  # noqa: E402
 
-from jobs.tables import table  # noqa: E402
-from pipeline.data_directory import DataDirectory  # noqa: E402
-from pipeline.preprocessing import preprocess  # noqa: E402
+from jobs.show.tables import table  # noqa: E402
+from pipeline.preprocessing.job import preprocess  # noqa: E402
+from pipeline.records.data_directory import DataDirectory  # noqa: E402
 from pipeline.schema import FeatureSchema  # noqa: E402
-from pipeline.synthetic_creatives import CREATIVE_SCHEMA, CreativeLog  # noqa: E402
-from pipeline.synthetic_sequences import AD_KINDS, SequenceLog  # noqa: E402
+from pipeline.synthetic.creatives import CREATIVE_SCHEMA, CreativeLog  # noqa: E402
+from pipeline.synthetic.sequences import AD_KINDS, SequenceLog  # noqa: E402
 
 AGGREGATIONS = ("pooling", "self_attention", "interactive")
 WITHOUT = "without sequences"

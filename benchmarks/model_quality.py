@@ -58,7 +58,7 @@ from benchmarks.quality.tables import (  # noqa: E402
     middle_table,
     norms_table,
 )
-from jobs.progress import say  # noqa: E402
+from jobs.show.progress import say  # noqa: E402
 
 
 def run_cell(cell: Cell, workdir: Path, result_path: Path) -> None:

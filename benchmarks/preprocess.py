@@ -36,7 +36,7 @@ sys.path[:0] = [str(ROOT), str(HERE / "peers")]
 
 from criteo_log import CARDINALITIES, write_log  # noqa: E402
 
-from jobs.tables import table  # noqa: E402
+from jobs.show.tables import table  # noqa: E402
 
 TFT = os.environ.get("CLICKPARITY_TFT_PYTHON")
 INSTALL = (

@@ -33,12 +33,12 @@ import numpy as np  # noqa: E402
 from criteo_log import write_log  # noqa: E402
 
 from jobs.config import load_run_config  # noqa: E402
-from jobs.progress import say  # noqa: E402
+from jobs.show.progress import say  # noqa: E402
+from jobs.show.tables import table  # noqa: E402
 from jobs.steps import train_run  # noqa: E402
-from jobs.tables import table  # noqa: E402
 from models.run_directory import RunDirectory  # noqa: E402
-from pipeline.data_directory import DataDirectory  # noqa: E402
-from pipeline.preprocess_config import PreprocessConfig  # noqa: E402
+from pipeline.preprocessing.config import PreprocessConfig  # noqa: E402
+from pipeline.records.data_directory import DataDirectory  # noqa: E402
 from pipeline.schema import FeatureSchema  # noqa: E402
 
 PARTS = ("latency", "scoring", "load")
@@ -55,7 +55,7 @@ TARGETS = {
 
 def prepare(workdir: Path, rows: int) -> tuple[DataDirectory, list[RunDirectory]]:
     """A Criteo-like data directory and two trained runs that differ in their seed."""
-    from pipeline.preprocessing import preprocess
+    from pipeline.preprocessing.job import preprocess
 
     files = [str(p) for p in write_log(workdir / "log", rows, 50_000)]
     config = PreprocessConfig()
@@ -76,10 +76,10 @@ def latency(
     """Median Session::Run in microseconds by design and batch size."""
     from usual_design import save_bare_model, save_usual_design
 
-    from pipeline.statistics import FeatureStatistics
-    from serving.cpp_loader import time_with_loader
-    from serving.parity.loader import find_loader
-    from serving.parity.rows import real_rows
+    from pipeline.statistics.feature_statistics import FeatureStatistics
+    from pipeline.transform.parity_sample import real_rows
+    from serving.loader.build import time_with_loader
+    from serving.loader.choice import find_loader
 
     loader = find_loader("auto", say)
     if loader.binary is None:
@@ -124,8 +124,8 @@ def latency(
 
 def scoring(data: DataDirectory, export_dir: Path, workdir: Path, rows: int) -> dict[str, Any]:
     """Rows a second: `clickparity score` (marginal over a small start) and the bare SavedModel."""
-    from jobs.score import score_files
-    from serving.parity.rows import real_rows
+    from jobs.commands.score import score_files
+    from pipeline.transform.parity_sample import real_rows
     from serving.server.servable import Servable
 
     files = [str(p) for p in write_log(workdir / "log", rows, 50_000)][: rows // 50_000]
@@ -167,10 +167,10 @@ def mixed_load(
     """Callers over gRPC and REST while versions change; every logit checked against its version's."""
     from server_load import run_load
 
+    from pipeline.transform.parity_sample import real_rows
     from serving.parity.fresh_process import score_in_fresh_process
-    from serving.parity.rows import real_rows
-    from serving.repository import ModelRepository
-    from serving.version_check import loads_and_answers
+    from serving.repository.repository import ModelRepository
+    from serving.repository.version_check import loads_and_answers
 
     raw, _ = real_rows(data, 256)
     expected = {}
@@ -271,7 +271,7 @@ def main() -> None:
     parser.add_argument("--out", default="serving.json")
     parser.add_argument("--workdir", help="keeps what was made; default: a temporary directory")
     arguments = parser.parse_args()
-    from serving.export import build_export
+    from serving.export.build import build_export
 
     with _workdir(arguments.workdir) as workdir:
         data, runs = prepare(workdir, 50_000 if arguments.quick else 200_000)

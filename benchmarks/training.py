@@ -43,7 +43,7 @@ sys.path[:0] = [str(ROOT), str(HERE / "peers")]
 from train_steps import DIM, FIELDS, NUMERICS, make_rows  # noqa: E402
 from training_quality import compare_quality, quality_table  # noqa: E402
 
-from jobs.tables import table  # noqa: E402
+from jobs.show.tables import table  # noqa: E402
 
 BATCH_SIZE, THREADS = 512, 2
 DEEPCTR, TORCH = "CLICKPARITY_DEEPCTR_PYTHON", "CLICKPARITY_TORCH_PYTHON"
@@ -153,8 +153,8 @@ def compare(one: Engine, other: Engine, rounds: int, steps: int) -> dict[str, An
 
 def write_records(path: Path, vocab: int) -> str:
     """A data directory of packed shards with the rows of the in-memory engine."""
-    from pipeline.encoded import EncodedSpec, IdFeature
-    from pipeline.records import RowLayout, write_packed
+    from pipeline.records.encoded import EncodedSpec, IdFeature
+    from pipeline.records.packed import RowLayout, write_packed
 
     fields = tuple(IdFeature(f"c{i}", vocab // FIELDS) for i in range(FIELDS))
     spec = EncodedSpec(tuple(f"i{i}" for i in range(NUMERICS)), fields)

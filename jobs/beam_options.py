@@ -7,8 +7,8 @@ import io
 import logging
 from collections.abc import Sequence
 
-from models.strict_config import did_you_mean
 from pipeline.errors import ConfigError
+from pipeline.strict_config import did_you_mean
 
 __all__ = ["check_beam_options"]
 

@@ -225,7 +225,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except Exception as error:
-        if type(error).__name__ == "Interrupted":  # models.trainer's; not imported for this
+        if (
+            type(error).__name__ == "Interrupted"
+        ):  # models.training.trainer's; not imported for this
             print(f"clickparity: {error}", file=sys.stderr)
             return 143
         raise
@@ -237,7 +239,7 @@ def _find(name: str) -> Job:
     """The job's `main`, imported only when it is called for."""
     import importlib
 
-    job: Job = importlib.import_module(f"jobs.{name}").main
+    job: Job = importlib.import_module(f"jobs.commands.{name}").main
     return job
 
 

@@ -14,13 +14,13 @@ from typing import Any, ClassVar, Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from models.config import ModelConfig, parse_model_config
-from models.strict_config import StrictConfig, config_error, did_you_mean
-from models.train_config import TrainConfig, parse_train_config
-from pipeline.drift import DriftConfig
+from models.config.model import ModelConfig, parse_model_config
+from models.config.train import TrainConfig, parse_train_config
 from pipeline.errors import ConfigError
-from pipeline.preprocess_config import PreprocessConfig
+from pipeline.preprocessing.config import PreprocessConfig
 from pipeline.schema import explain_validation_error
+from pipeline.statistics.drift import DriftConfig
+from pipeline.strict_config import StrictConfig, config_error, did_you_mean
 
 __all__ = ["CalibrationConfig", "ExportConfig", "GateConfig", "RunConfig", "load_run_config"]
 

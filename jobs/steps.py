@@ -14,10 +14,10 @@ from typing import Any, Literal
 import numpy as np
 
 from jobs.config import CalibrationConfig, ExportConfig, GateConfig, RunConfig
-from jobs.progress import say
+from jobs.show.progress import say
 from models.run_directory import RunDirectory
-from pipeline.data_directory import SPLITS, DataDirectory
 from pipeline.errors import ConfigError, GateError
+from pipeline.records.data_directory import SPLITS, DataDirectory
 
 __all__ = ["evaluate_run", "export_run", "parity_run", "quality_gate", "section", "train_run"]
 
@@ -42,7 +42,7 @@ def train_run(
     run = RunDirectory.create(out, config.run_sections(), data.fingerprint, data.path)
     if run.is_trained and run.has("calibration.json"):
         return run
-    from models.trainer import train
+    from models.training.trainer import train
 
     result = train(data, config.model, config.train, run, progress=progress)
     _fit_calibration(run, data, result.loss)
@@ -52,8 +52,8 @@ def train_run(
 def _fit_calibration(run: RunDirectory, data: DataDirectory, loss: dict[str, Any]) -> None:
     """Exact correction for loss and down-sampling, then the residual on the validation split."""
     from models.calibration import Calibration, LossCorrection, fit_calibration
-    from models.train_config import parse_train_config
-    from models.trainer import evaluate_run as score_split
+    from models.config.train import parse_train_config
+    from models.training.trainer import evaluate_run as score_split
 
     kind = section(run, CalibrationConfig).kind
     resolved = parse_train_config({"loss": loss}).loss
@@ -87,7 +87,7 @@ def evaluate_run(
         run: trained.
         split: train, validation or test.
         force: even if it is done.
-        segments: columns to break the calibrated metrics down by (`pipeline.segments`).
+        segments: columns to break the calibrated metrics down by (`pipeline.records.segments`).
 
     Raises:
         ConfigError: no such split, no rows in it, or no such column.
@@ -98,9 +98,9 @@ def evaluate_run(
     if split in known and not force:
         return dict(known[split])
     from models.metrics import evaluate
-    from models.trainer import evaluate_run as score_split
-    from pipeline.segments import check_segments, segment_columns
-    from serving.export import data_of, load_calibration
+    from models.training.trainer import evaluate_run as score_split
+    from pipeline.records.segments import check_segments, segment_columns
+    from serving.export.build import data_of, load_calibration
 
     data = data_of(run)
     check_segments(data, segments)
@@ -180,11 +180,11 @@ def parity_run(
     Args:
         run: trained.
         against: another run, for the check `metric`.
-        cpp_loader: see `serving.parity.loader`.
+        cpp_loader: see `serving.loader.choice`.
         force: even if it is done.
     """
     if not force and run.has("parity.json"):
-        from serving.manifest import verify_manifest
+        from serving.export.manifest import verify_manifest
         from serving.parity.suite import export_digest
 
         report: dict[str, Any] = run.read_json("parity.json")
@@ -204,8 +204,8 @@ def export_run(run: RunDirectory, models_dir: Path, name: str) -> dict[str, Any]
         GateError: a gate says no.
     """
     from serving.parity.suite import check_gate
-    from serving.repository import ModelRepository
-    from serving.version_check import loads_and_answers
+    from serving.repository.repository import ModelRepository
+    from serving.repository.version_check import loads_and_answers
 
     check_gate(run, section(run, ExportConfig).accept_batch_gap)
     quality_gate(evaluate_run(run), section(run, GateConfig))

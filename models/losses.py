@@ -10,13 +10,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from models.config.train import BinaryCrossEntropyConfig, FocalConfig, LossConfig, PosWeightConfig
 from models.keras2 import keras
-from models.train_config import (
-    BinaryCrossEntropyConfig,
-    FocalConfig,
-    LossConfig,
-    PosWeightConfig,
-)
 from pipeline.errors import ConfigError
 
 __all__ = [

@@ -3,7 +3,7 @@
     RUN_DIR/
       config.yaml        model, train and data sections, with the run's fingerprint
       spec.json          the EncodedSpec that the model was built for
-      checkpoints/       resumable states (models.checkpoints)
+      checkpoints/       resumable states (models.training.checkpoints)
       weights.npz        the final weights
       training.json      what the training came to: steps, epochs, losses, speed
       history.jsonl      one line an epoch
@@ -30,10 +30,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from models.config import ModelConfig, parse_model_config
-from models.train_config import TrainConfig, parse_train_config
-from pipeline.encoded import EncodedSpec
+from models.config.model import ModelConfig, parse_model_config
+from models.config.train import TrainConfig, parse_train_config
 from pipeline.errors import ConfigError
+from pipeline.records.encoded import EncodedSpec
 from pipeline.step_directory import write_atomically
 
 if TYPE_CHECKING:

@@ -23,12 +23,12 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from pipeline.beam_job import run_job
+from pipeline.beam.job import run_job
 from pipeline.errors import DataError
-from pipeline.raw_rows import raw_matrices
 from pipeline.schema import FeatureSchema
 from pipeline.sources import Block, Reject, read_block
 from pipeline.step_directory import write_atomically
+from pipeline.transform.raw_rows import raw_matrices
 
 if TYPE_CHECKING:
     from serving.server.servable import Servable
@@ -187,7 +187,7 @@ class _Batch:
 
 
 def _batches(block: Block, schema: FeatureSchema) -> Iterator[_Batch]:
-    from serving.parity.rows import RawRows
+    from pipeline.transform.raw_rows import RawRows
 
     for chunk in read_block(block, schema, chunk_bytes=_CHUNK_BYTES):
         row, num_rows, rejects = np.asarray(chunk.row, np.int64), chunk.num_rows, chunk.rejects

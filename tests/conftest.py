@@ -20,7 +20,7 @@ import yaml
 
 if TYPE_CHECKING:
     from models.run_directory import RunDirectory
-    from pipeline.data_directory import DataDirectory
+    from pipeline.records.data_directory import DataDirectory
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # The same examples in every run, so that a commit that passed passes again; `make test-all` tries others.
@@ -114,7 +114,7 @@ def sample_data() -> Path:
 @pytest.fixture(scope="session")
 def tiny_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two CSV files of a synthetic log with 20 % clicks."""
-    from pipeline.synthetic import SyntheticLog, write_log
+    from pipeline.synthetic.log import SyntheticLog, write_log
 
     directory = tmp_path_factory.mktemp("log")
     write_log(SyntheticLog(num_rows=NUM_ROWS, ctr=0.2), directory, num_files=2)
@@ -124,8 +124,8 @@ def tiny_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_work(tiny_log: Path, tmp_path_factory: pytest.TempPathFactory) -> TinyWork:
     """`clickparity run` on the tiny log with a layer-norm DCN-v2, in this process."""
+    from jobs.commands.run import run_pipeline
     from jobs.config import load_run_config
-    from jobs.run import run_pipeline
 
     path = tmp_path_factory.mktemp("work")
     pattern = str(tiny_log / "*.csv")
@@ -137,7 +137,7 @@ def tiny_work(tiny_log: Path, tmp_path_factory: pytest.TempPathFactory) -> TinyW
 @pytest.fixture(scope="session")
 def tiny_data(tiny_work: TinyWork) -> DataDirectory:
     """The preprocessed tiny log."""
-    from pipeline.data_directory import DataDirectory
+    from pipeline.records.data_directory import DataDirectory
 
     return DataDirectory.open(tiny_work.result["data"])
 

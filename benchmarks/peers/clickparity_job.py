@@ -25,24 +25,24 @@ PROFILED = (
     "pipeline.sources.text:_ChunkParser._rows",
     "pipeline.sources.text_parsers:conform",
     "pipeline.sources.reading:bad_rows",
-    "pipeline.count_pass:count_chunk",
-    "pipeline.count_pass:value_counts",
-    "pipeline.statistics:NumericStatistics.of",
-    "pipeline.count_pass:merge_counts",
-    "pipeline.count_pass:partition_of",
-    "pipeline.vocabulary_pass:merge_counts",
-    "pipeline.vocabulary_pass:select_vocabulary",
-    "pipeline.vocabulary_pass:write_vocabulary",
-    "pipeline.parsed_rows:code_columns",
-    "pipeline.parsed_rows:code_counts",
-    "pipeline.feature_transform:FeatureTransform.__init__",
-    "pipeline.raw_rows:number_matrix",
-    "pipeline.feature_transform:FeatureTransform.encode_table",
-    "pipeline.records:RowLayout.pack",
-    "pipeline.encode_pass:_encode_chunk",
-    "pipeline.encode_pass:EncodeRows._spill",
-    "pipeline.encode_pass:WriteShard.process",
-    "pipeline.records:write_packed",
+    "pipeline.preprocessing.count_pass:count_chunk",
+    "pipeline.preprocessing.count_pass:value_counts",
+    "pipeline.statistics.feature_statistics:NumericStatistics.of",
+    "pipeline.preprocessing.count_pass:merge_counts",
+    "pipeline.preprocessing.count_pass:partition_of",
+    "pipeline.preprocessing.vocabulary_pass:merge_counts",
+    "pipeline.preprocessing.vocabulary_pass:select_vocabulary",
+    "pipeline.preprocessing.vocabulary_pass:write_vocabulary",
+    "pipeline.sources.columns:code_columns",
+    "pipeline.preprocessing.parsed_rows:code_counts",
+    "pipeline.transform.feature_transform:FeatureTransform.__init__",
+    "pipeline.transform.raw_rows:number_matrix",
+    "pipeline.transform.feature_transform:FeatureTransform.encode_table",
+    "pipeline.records.packed:RowLayout.pack",
+    "pipeline.preprocessing.encode_pass:_encode_chunk",
+    "pipeline.preprocessing.encode_pass:EncodeRows._spill",
+    "pipeline.preprocessing.encode_pass:WriteShard.process",
+    "pipeline.records.packed:write_packed",
 )
 
 
@@ -87,7 +87,7 @@ class Profile:
 def main(arguments: argparse.Namespace) -> dict[str, Any]:
     start = time.perf_counter()
     profile = Profile()
-    from pipeline.preprocessing import preprocess
+    from pipeline.preprocessing.job import preprocess
     from pipeline.schema import FeatureSchema
 
     if arguments.profile:

@@ -34,8 +34,8 @@ def tensors(num_rows: int) -> dict[str, np.ndarray]:
 
 
 def layout_and_spec() -> tuple[Any, Any]:
-    from pipeline.encoded import EncodedSpec, IdFeature
-    from pipeline.records import RowLayout
+    from pipeline.records.encoded import EncodedSpec, IdFeature
+    from pipeline.records.packed import RowLayout
 
     spec = EncodedSpec(tuple(NUMERIC), tuple(IdFeature(c, 1_000_000) for c in TEXT))
     return RowLayout.of(spec), spec
@@ -47,8 +47,8 @@ def writer(mode: str, directory: Path, num_rows: int) -> Callable[[], None]:
         return _tfx_bsl_writer(directory, num_rows)
     import tensorflow as tf
 
-    from pipeline.examples_layout import write_examples
-    from pipeline.records import write_packed
+    from pipeline.records.examples import write_examples
+    from pipeline.records.packed import write_packed
 
     layout, spec = layout_and_spec()
     encoded = tensors(num_rows)
@@ -105,8 +105,8 @@ def read(mode: str, directory: Path, num_rows: int) -> float:
     """Rows a second."""
     import tensorflow as tf
 
-    from pipeline.dataset import unpacked_batches
-    from pipeline.examples_layout import decode_examples
+    from pipeline.records.dataset import unpacked_batches
+    from pipeline.records.examples import decode_examples
 
     layout, spec = layout_and_spec()
     kind, batch = mode.split(":")

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
-from models.config import parse_model_config
-from models.evaluation import Predictions, evaluate_run
+from models.config.model import parse_model_config
+from models.config.train import parse_train_config
 from models.keras2 import keras
 from models.metrics import auc, auc_difference_interval
 from models.run_directory import RunDirectory
-from models.train_config import parse_train_config
-from models.trainer import train
-from pipeline.data_directory import DataDirectory
+from models.training.scoring import Predictions, evaluate_run
+from models.training.trainer import train
+from pipeline.records.data_directory import DataDirectory
 
 __all__ = ["Scored", "gain", "summary", "trained_and_scored"]
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from pipeline.encoded import EncodedSpec, IdFeature
-from pipeline.records import RowLayout, write_packed
+from pipeline.records.encoded import EncodedSpec, IdFeature
+from pipeline.records.packed import RowLayout, write_packed
 
 NUMERIC = [f"I{i + 1}" for i in range(13)]
 TEXT = [f"C{i + 1}" for i in range(26)]

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from jobs.progress import say
 from jobs.server_process import served
-from serving.client import PredictClient
-from serving.parity.rows import RawRows
+from jobs.show.progress import say
+from pipeline.transform.raw_rows import RawRows
+from serving.client.client import PredictClient
 
 SWAP_EVERY_S, NEAR_SWAP_S, SAY_EVERY_S = 6.0, 3.0, 30.0
 BATCH_SIZES = (1, 1, 1, 16, 64)

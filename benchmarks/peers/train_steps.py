@@ -51,15 +51,15 @@ def make_rows(vocab: int, batch_size: int) -> dict[str, np.ndarray]:
 def clickparity(vocab: int, batch_size: int, threads: int, records: str | None) -> Steps:
     """Ours, with the config's defaults."""
     tf = _tensorflow(threads)
-    from models.config import parse_model_config
+    from models.config.model import parse_model_config
+    from models.config.train import parse_train_config
     from models.losses import ClickLoss
     from models.optimizers import make_optimizer
-    from models.train_config import parse_train_config
-    from models.train_step import make_strategy, make_train_steps
+    from models.training.step import make_strategy, make_train_steps
     from models.zoo import build_model
-    from pipeline.data_directory import DataDirectory
-    from pipeline.dataset import training_batches
-    from pipeline.encoded import EncodedSpec, IdFeature
+    from pipeline.records.data_directory import DataDirectory
+    from pipeline.records.dataset import training_batches
+    from pipeline.records.encoded import EncodedSpec, IdFeature
 
     if records is None:
         fields = tuple(IdFeature(f"c{i}", vocab // FIELDS) for i in range(FIELDS))

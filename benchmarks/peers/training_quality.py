@@ -23,14 +23,14 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from jobs.tables import table
-from models.config import parse_model_config
-from models.evaluation import evaluate_run
+from jobs.show.tables import table
+from models.config.model import parse_model_config
+from models.config.train import parse_train_config
 from models.metrics import auc
 from models.run_directory import RunDirectory, write_atomically
-from models.train_config import parse_train_config
-from models.trainer import train
-from pipeline.data_directory import DataDirectory
+from models.training.scoring import evaluate_run
+from models.training.trainer import train
+from pipeline.records.data_directory import DataDirectory
 
 __all__ = ["Cell", "compare_quality", "quality_table"]
 

@@ -15,10 +15,10 @@ import tensorflow as tf
 from models.keras2 import keras  # isort: skip - before TFRS, which refuses Keras 3
 import tensorflow_recommenders as tfrs
 
-from models.config import ModelConfig
+from models.config.model import ModelConfig
 from models.zoo.base import CTRModel, example_inputs
 from pipeline.schema import FeatureSchema
-from pipeline.statistics import FeatureStatistics
+from pipeline.statistics.feature_statistics import FeatureStatistics
 
 
 def save_bare_model(model: CTRModel, out: Path) -> Path:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from benchmarks.quality.data import EncodedRows
-from pipeline.encoded import EncodedSpec
+from pipeline.records.encoded import EncodedSpec
 
 __all__ = ["lightgbm_logits", "logistic_regression_logits"]
 

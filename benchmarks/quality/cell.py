@@ -23,7 +23,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 from benchmarks.quality.data import EncodedRows, data_directory, encoded_rows  # noqa: E402
 from benchmarks.quality.plan import LIGHTGBM, LOGISTIC_REGRESSION, Cell, recipe  # noqa: E402
 from models.run_directory import write_atomically  # noqa: E402
-from pipeline.data_directory import DataDirectory  # noqa: E402
+from pipeline.records.data_directory import DataDirectory  # noqa: E402
 
 Array = NDArray[np.float64]
 
@@ -51,8 +51,8 @@ def network(cell: Cell, data: DataDirectory, run_path: Path) -> tuple[Array, dic
     """Trains, calibrates and scores by the library's own steps; logits are the calibrated ones."""
     from jobs.config import load_run_config
     from jobs.steps import train_run
-    from models.trainer import evaluate_run
-    from serving.export import load_calibration
+    from models.training.trainer import evaluate_run
+    from serving.export.build import load_calibration
 
     settings = [
         f"{section}.{key}={json.dumps(value)}"

@@ -10,7 +10,7 @@ import yaml
 from numpy.typing import NDArray
 
 from benchmarks.quality.plan import CTR, Log
-from pipeline.data_directory import DataDirectory
+from pipeline.records.data_directory import DataDirectory
 
 __all__ = ["EncodedRows", "data_directory", "encoded_rows", "prepare"]
 
@@ -27,10 +27,10 @@ def prepare(workdir: Path, log: Log) -> DataDirectory:
 
     Only the split is the benchmark's own: its shares are those of `log`.
     """
-    from pipeline.preprocess_config import PreprocessConfig
-    from pipeline.preprocessing import preprocess
+    from pipeline.preprocessing.config import PreprocessConfig
+    from pipeline.preprocessing.job import preprocess
     from pipeline.schema import FeatureSchema
-    from pipeline.synthetic import SyntheticLog, write_log
+    from pipeline.synthetic.log import SyntheticLog, write_log
 
     goal = data_directory(workdir, log)
     raw = workdir / "logs" / dataclasses.replace(log, negative_keep_rate=1.0).name
@@ -74,7 +74,7 @@ class EncodedRows:
 
 def encoded_rows(data: DataDirectory, split: str) -> EncodedRows:
     """All rows of a split in memory."""
-    from pipeline.dataset import evaluation_batches
+    from pipeline.records.dataset import evaluation_batches
 
     sequences = [f"sequence/{sequence.name}" for sequence in data.spec.sequences]
     names = ["ids", "numeric", "label", "weight", "carry", *sequences]

@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.quality.bars import Bar, CurvePoint, Result, gap_closed
 from benchmarks.quality.plan import BASELINES, NETWORKS, NORMS
-from jobs.tables import table
+from jobs.show.tables import table
 
 __all__ = ["bars_table", "calibration_table", "curve_table", "middle_table", "norms_table"]
 

@@ -8,8 +8,8 @@ from typing import Any
 import tensorflow as tf
 from scipy.optimize import brentq
 
+from models.config.train import BinaryCrossEntropyConfig, FocalConfig, LossConfig, PosWeightConfig
 from models.losses import ClickLoss
-from models.train_config import BinaryCrossEntropyConfig, FocalConfig, LossConfig, PosWeightConfig
 from pipeline.errors import ConfigError
 
 __all__ = ["LossCorrection", "click_pull", "prior_logit"]

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from models.embedding_config import NO_COMPRESSION, CompressionConfig
-from pipeline.encoded import MISSING_ID, EncodedSpec
+from models.config.embedding import NO_COMPRESSION, CompressionConfig
 from pipeline.errors import ConfigError
+from pipeline.records.encoded import MISSING_ID, EncodedSpec
 
 __all__ = ["ColumnRows", "FieldRows", "field_rows"]
 

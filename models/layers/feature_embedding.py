@@ -8,12 +8,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from models.embedding_config import NO_COMPRESSION, CompressionConfig, EmbeddingConfig
-from models.host_tables import make_host_table, on_host
+from models.config.embedding import NO_COMPRESSION, CompressionConfig, EmbeddingConfig
 from models.keras2 import keras
 from models.layers.embedding_rows import ColumnRows, FieldRows, field_rows
-from pipeline.encoded import MISSING_ID, EncodedSpec
+from models.layers.host_tables import make_host_table, on_host
 from pipeline.errors import ConfigError
+from pipeline.records.encoded import MISSING_ID, EncodedSpec
 
 __all__ = ["FeatureEmbedding", "FieldRows", "field_rows", "make_embedding"]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from models.config import NormPlacement
+from models.config.norm import NormPlacement
 from models.keras2 import keras
 from models.layers.dropout import DropoutFactory
 from models.layers.normalization import NormFactory

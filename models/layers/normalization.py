@@ -1,7 +1,7 @@
 """The normalizations behind one factory: `make_norm` turns a `NormConfig` into a fresh Keras layer.
 
 A model receives a factory, never an instance: an instance would share its statistics and weights
-between layers. The axes of each kind are told in `models.norm_config.NormConfig`.
+between layers. The axes of each kind are told in `models.config.norm.NormConfig`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from models.config import AxisKind, NormConfig, NormKind, check_norm
+from models.config.norm import AxisKind, NormConfig, NormKind, check_norm
 from models.keras2 import keras
 
 __all__ = ["NormFactory", "RMSNorm", "VarianceOnlyLayerNorm", "make_norm"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from models.config import NormPlacement
+from models.config.norm import NormPlacement
 from models.keras2 import keras
 from models.layers.dropout import DropoutFactory
 from models.layers.mlp import no_layer

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from models.embedding_config import DEFAULT_EMBEDDING, EmbeddingConfig
+from models.config.embedding import DEFAULT_EMBEDDING, EmbeddingConfig
 from models.keras2 import keras
 from models.layers.feature_embedding import FeatureEmbedding, make_embedding
 from models.layers.mlp import no_layer
 from models.layers.normalization import NormFactory
-from pipeline.encoded import EncodedSpec
 from pipeline.errors import ConfigError
+from pipeline.records.encoded import EncodedSpec
 
 __all__ = ["EmbeddedFeatures", "FieldFeatures", "FlatFeatures", "LinearTerm", "check_has_features"]
 

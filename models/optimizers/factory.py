@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
+from models.config.train import TrainConfig
 from models.keras2 import keras
 from models.optimizers.composite import CompositeOptimizer
 from models.optimizers.fused import FusedAdam
@@ -17,7 +18,6 @@ from models.optimizers.row_sparse import (
     RowwiseAdagrad,
 )
 from models.optimizers.schedule import LearningRate, scale_rates
-from models.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from models.zoo.base import CTRModel

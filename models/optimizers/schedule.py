@@ -8,8 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from models.config.train import TrainConfig
 from models.keras2 import keras
-from models.train_config import TrainConfig
 
 __all__ = ["LearningRate", "ScaledRates", "scale_rates"]
 

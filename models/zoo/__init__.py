@@ -6,9 +6,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from models.config import ModelConfig
+    from models.config.model import ModelConfig
     from models.zoo.base import CTRModel
-    from pipeline.encoded import EncodedSpec
+    from pipeline.records.encoded import EncodedSpec
 
 __all__ = ["build_model"]
 

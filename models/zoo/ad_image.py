@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from models.config import ModelConfig
+from models.config.model import ModelConfig
 from models.keras2 import keras
 from models.layers.image_network import ImageNetwork, layer_sizes
 from models.layers.mlp import no_layer
 from models.layers.normalization import NormFactory, make_norm
 from models.layers.tabular import FlatFeatures
 from models.zoo.base import CTRModel, Inputs, check_positions
-from pipeline.encoded import EncodedSpec
 from pipeline.errors import ConfigError
+from pipeline.records.encoded import EncodedSpec
 
 __all__ = ["AdImage"]
 

@@ -8,15 +8,16 @@ from typing import Any, TypeVar
 
 import tensorflow as tf
 
-from models.config import AxisKind, ModelConfig, NormConfig, NormKind
+from models.config.model import ModelConfig
+from models.config.norm import AxisKind, NormConfig, NormKind
 from models.keras2 import keras
 from models.layers.dropout import DropoutFactory, StatelessDropout, make_step_variable
 from models.layers.feature_embedding import FeatureEmbedding
 from models.layers.mlp import MLP, no_layer
 from models.layers.normalization import NormFactory, make_norm
 from models.layers.tabular import EmbeddedFeatures
-from pipeline.encoded import EncodedSpec
 from pipeline.errors import ConfigError
+from pipeline.records.encoded import EncodedSpec
 
 __all__ = ["CTRModel", "Inputs", "check_positions", "example_inputs"]
 
@@ -25,7 +26,7 @@ _Features = TypeVar("_Features", bound=EmbeddedFeatures)
 
 
 class CTRModel(keras.Model):
-    """A click-through-rate model over encoded tensors (pipeline/encoded.py).
+    """A click-through-rate model over encoded tensors (pipeline/records/encoded.py).
 
     A subclass makes its layers in `__init__` from the factories here and implements
     `compute_logits`.
@@ -69,7 +70,7 @@ class CTRModel(keras.Model):
         """Logits, float32 [batch].
 
         Args:
-            inputs: the tensors of pipeline/encoded.py by name; keys that no feature needs are
+            inputs: the tensors of pipeline/records/encoded.py by name; keys that no feature needs are
                 ignored.
             training: True for batch statistics and dropout noise.
         """

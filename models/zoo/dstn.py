@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from models.config import ModelConfig
+from models.config.model import ModelConfig
 from models.keras2 import keras
 from models.layers.ad_attention import AdAggregation
 from models.layers.feature_embedding import make_embedding
-from models.strict_config import did_you_mean
 from models.zoo.base import CTRModel, Inputs
-from pipeline.encoded import EncodedSpec
 from pipeline.errors import ConfigError
+from pipeline.records.encoded import EncodedSpec
+from pipeline.strict_config import did_you_mean
 
 __all__ = ["DSTN"]
 

@@ -6,14 +6,14 @@ import math
 
 import tensorflow as tf
 
-from models.config import ModelConfig
+from models.config.model import ModelConfig
 from models.keras2 import keras
 from models.layers.tabular import FieldFeatures
 from models.layers.two_stream import BilinearFusion, FeatureGate
-from models.strict_config import did_you_mean
 from models.zoo.base import CTRModel, Inputs
-from pipeline.encoded import EncodedSpec
 from pipeline.errors import ConfigError
+from pipeline.records.encoded import EncodedSpec
+from pipeline.strict_config import did_you_mean
 
 __all__ = ["FinalMLP"]
 

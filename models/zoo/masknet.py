@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from models.config import ModelConfig
+from models.config.model import ModelConfig
 from models.keras2 import keras
 from models.layers.mask_block import MaskBlock
 from models.layers.tabular import FieldFeatures
 from models.zoo.base import CTRModel, Inputs
-from pipeline.encoded import EncodedSpec
+from pipeline.records.encoded import EncodedSpec
 
 __all__ = ["MaskNet"]
 

@@ -5,7 +5,6 @@ values and vocabulary limits, the time column and the split. What a model makes 
 and such) is the model's. Presets live in `pipeline/schemas/*.yaml`.
 """
 
-from pipeline.config_errors import explain_validation_error
 from pipeline.schema.features import (
     CROSS_SEPARATOR,
     CategoricalFeature,
@@ -22,6 +21,7 @@ from pipeline.schema.features import (
 from pipeline.schema.formats import CsvFormat, ExamplesFormat, JsonLinesFormat, ParquetFormat
 from pipeline.schema.rows import LabelSpec, SplitSpec, TimeSpec
 from pipeline.schema.schema import FeatureSchema
+from pipeline.strict_config import explain_validation_error
 
 __all__ = [
     "CROSS_SEPARATOR",

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.schema.formats import Frozen
-from pipeline.time_format import check_time_format
+from pipeline.schema.time_format import check_time_format
 
 __all__ = [
     "CROSS_SEPARATOR",

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.schema.formats import Frozen
-from pipeline.time_format import check_time_format
+from pipeline.schema.time_format import check_time_format
 
 __all__ = ["LabelSpec", "SplitSpec", "TimeSpec"]
 

@@ -14,11 +14,11 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from pipeline.config_errors import explain_validation_error
 from pipeline.errors import ConfigError
 from pipeline.schema.definition import SchemaDefinition
 from pipeline.schema.features import feature_columns
 from pipeline.schema.rows import LabelSpec, SplitSpec
+from pipeline.strict_config import explain_validation_error
 
 __all__ = ["FeatureSchema"]
 

@@ -17,39 +17,13 @@ from collections.abc import Sequence
 
 from pipeline.errors import ClickparityError, ConfigError, DataError
 from pipeline.paths import InputFile, expand_inputs, open_for_reading
-from pipeline.schema import (
-    CsvFormat,
-    ExamplesFormat,
-    FeatureSchema,
-    JsonLinesFormat,
-    ParquetFormat,
-)
+from pipeline.schema import CsvFormat, ExamplesFormat, FeatureSchema, JsonLinesFormat, ParquetFormat
+from pipeline.sources.block import Block
 
-__all__ = ["DEFAULT_BLOCK_BYTES", "Block", "InputPlan", "is_gzip", "plan_blocks"]
+__all__ = ["DEFAULT_BLOCK_BYTES", "InputPlan", "is_gzip", "plan_blocks"]
 
 DEFAULT_BLOCK_BYTES = 8 << 20
 _HEADER_BYTES = 1 << 20
-
-
-@dataclasses.dataclass(frozen=True)
-class Block:
-    """A piece of an input file that one worker reads.
-
-    Attributes:
-        index: position among all blocks of the job.
-        path: the file.
-        start, end: byte range of text (a row belongs to the block in which it starts; `end` is -1 for
-            "to the end", used for files that cannot be split), or row groups of Parquet.
-        columns: the columns of this file, in file order; empty when the format names them itself.
-        gzip: the file is gzip-compressed text.
-    """
-
-    index: int
-    path: str
-    start: int
-    end: int
-    columns: tuple[str, ...] = ()
-    gzip: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pipeline.errors import DataError, reason_of
 from pipeline.paths import local_copy
 from pipeline.schema import FeatureSchema
-from pipeline.sources.blocks import Block
+from pipeline.sources.block import Block
 from pipeline.sources.chunk import Parsed, Reject, empty_table
 from pipeline.sources.columns import separators
 

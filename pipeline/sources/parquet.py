@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipeline.paths import open_for_reading
 from pipeline.schema import FeatureSchema
-from pipeline.sources.blocks import Block
+from pipeline.sources.block import Block
 from pipeline.sources.chunk import Parsed, Reject, empty_table
 from pipeline.sources.columns import conform
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.schema import ExamplesFormat, FeatureSchema, ImageColumn, ParquetFormat
-from pipeline.sources.blocks import Block
+from pipeline.sources.block import Block
 from pipeline.sources.chunk import Chunk, Parsed, Reject
 from pipeline.sources.text import read_text
 from pipeline.sources.values import bad_rows, load_images

@@ -17,7 +17,8 @@ import pyarrow as pa
 from pipeline.errors import DataError, reason_of
 from pipeline.paths import open_for_reading
 from pipeline.schema import CsvFormat, FeatureSchema
-from pipeline.sources.blocks import DEFAULT_BLOCK_BYTES, Block
+from pipeline.sources.block import Block
+from pipeline.sources.blocks import DEFAULT_BLOCK_BYTES
 from pipeline.sources.chunk import Parsed, Reject, empty_table
 from pipeline.sources.text_parsers import csv_parser, json_parser
 

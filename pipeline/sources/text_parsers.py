@@ -14,7 +14,7 @@ import pyarrow.csv
 import pyarrow.json
 
 from pipeline.schema import CsvFormat, FeatureSchema
-from pipeline.sources.blocks import Block
+from pipeline.sources.block import Block
 from pipeline.sources.columns import conform, separators
 
 __all__ = ["Parser", "csv_parser", "json_parser"]

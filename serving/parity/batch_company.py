@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.encoded import MISSING_ID, EncodedSpec
+from pipeline.records.encoded import MISSING_ID, EncodedSpec
 from serving.parity.checks import Check, _take
 
 __all__ = [

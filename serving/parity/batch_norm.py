@@ -7,13 +7,13 @@ import itertools
 import numpy as np
 
 from models.run_directory import RunDirectory
-from models.train_step import model_inputs
-from pipeline.data_directory import DataDirectory
-from pipeline.dataset import evaluation_batches, naming_damaged_shards, training_batches
+from models.training.step import model_inputs
+from pipeline.records.data_directory import DataDirectory
+from pipeline.records.dataset import evaluation_batches, naming_damaged_shards, training_batches
+from serving.export.signatures import ServingModule
 from serving.parity.batch_company import sweep
 from serving.parity.checks import Check, _logit_function, frozen_batch_statistics
 from serving.parity.norm_health import measure_batch_norm
-from serving.signatures import ServingModule
 
 __all__ = ["SWEEP_ROWS", "batch_norm_checks", "held_out_rows"]
 

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from pipeline.transform.raw_rows import RawRows
+from serving.export.signatures import ServingModule
+from serving.loader.choice import Loader
 from serving.parity.checks import BATCH_SIZES, LOGIT_BAR, Check, _largest, _logit_function
 from serving.parity.fresh_process import Request, score_in_fresh_process
-from serving.parity.loader import Loader
-from serving.parity.rows import RawRows
-from serving.signatures import ServingModule
 
 __all__ = ["Asked", "ask", "export_equality", "transform_equality"]
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from models.evaluation import evaluate_run
 from models.metrics import auc_difference_interval, bootstrap_intervals
 from models.run_directory import RunDirectory
+from models.training.scoring import evaluate_run
 from pipeline.errors import ConfigError
-from serving.export import data_of, load_calibration
+from serving.export.build import data_of, load_calibration
 from serving.parity.checks import Check
 from serving.parity.norm_health import interval_json
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from models.batch_statistics import reestimate_batch_statistics
 from models.calibration import Calibration
 from models.keras2 import keras
 from models.metrics import Interval, auc_difference_interval, bootstrap_intervals
+from models.training.batch_statistics import reestimate_batch_statistics
 from models.zoo.base import CTRModel
 from serving.parity.checks import Check, _in_batches, _logit_function, frozen_batch_statistics
 

@@ -16,11 +16,11 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
+from models.config.train import ScheduleConfig, TrainConfig, parse_train_config
 from models.losses import ClickLoss
 from models.optimizers import make_optimizer
 from models.run_directory import RunDirectory
-from models.train_config import ScheduleConfig, TrainConfig, parse_train_config
-from models.train_step import make_strategy, make_train_steps, model_inputs
+from models.training.step import make_strategy, make_train_steps, model_inputs
 from models.zoo import build_model
 
 __all__: list[str] = []

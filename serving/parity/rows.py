@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
-
 import numpy as np
-import pyarrow as pa
 
-from pipeline.data_directory import DataDirectory
-from pipeline.raw_rows import raw_matrices
-from pipeline.records import RowLayout, read_packed
 from pipeline.schema import FeatureSchema
+from pipeline.transform.raw_rows import RawRows
 
-__all__ = ["RawRows", "hostile_rows", "real_rows"]
+__all__ = [
+    "hostile_rows",
+]
 
 _HOSTILE_TEXTS = (
     b"",
@@ -54,79 +50,6 @@ _HOSTILE_NUMBERS = (
     -2.5,
     1e6,
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class RawRows:
-    """Raw rows as the served graph takes them.
-
-    Attributes:
-        schema: their schema.
-        numbers: float32 [n, N]; texts: object [n, T] of bytes; images: object [n] by column.
-    """
-
-    schema: FeatureSchema
-    numbers: np.ndarray
-    texts: np.ndarray
-    images: dict[str, np.ndarray]
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def take(self, index: np.ndarray | slice) -> RawRows:
-        """Some of the rows."""
-        images = {name: values[index] for name, values in self.images.items()}
-        return RawRows(self.schema, self.numbers[index], self.texts[index], images)
-
-    def by_name(self) -> dict[str, np.ndarray]:
-        """Inputs of `serving_default`."""
-        named = dict(self._columns())
-        return {self.schema.input_name(column): values for column, values in named.items()}
-
-    def compact(self) -> dict[str, np.ndarray]:
-        """Inputs of `compact` and `encode`."""
-        inputs: dict[str, np.ndarray] = {}
-        if self.schema.input_numbers:
-            inputs["numbers"] = self.numbers
-        if self.schema.input_texts:
-            inputs["texts"] = self.texts
-        for column, values in self.images.items():
-            inputs[self.schema.image_input_name(column)] = values
-        return inputs
-
-    def examples(self) -> dict[str, np.ndarray]:
-        """Inputs of `serialized_examples`; missing values are left out of the Examples."""
-        import tensorflow as tf
-
-        columns = list(self._columns())
-        serialized = []
-        for i in range(len(self)):
-            example = tf.train.Example()
-            for name, values in columns:
-                value = values[i]
-                if isinstance(value, bytes):
-                    if value:
-                        example.features.feature[name].bytes_list.value.append(value)
-                elif not np.isnan(value):
-                    example.features.feature[name].float_list.value.append(value)
-            serialized.append(example.SerializeToString())
-        return {"examples": np.array(serialized, object)}
-
-    def _columns(self) -> Iterator[tuple[str, np.ndarray]]:
-        for i, column in enumerate(self.schema.input_numbers):
-            yield column, self.numbers[:, i]
-        for i, column in enumerate(self.schema.input_texts):
-            yield column, self.texts[:, i]
-        yield from self.images.items()
-
-
-def real_rows(data: DataDirectory, limit: int) -> tuple[RawRows, dict[str, np.ndarray]]:
-    """Up to `limit` held-out raw rows, and their tensors as the Beam job encoded them."""
-    directory = data.path / "parity_sample"
-    table = pa.ipc.open_file(str(directory / "raw.arrow")).read_all()[:limit]
-    layout = RowLayout.of(data.spec)
-    encoded = layout.unpack_numpy(read_packed(str(directory / "encoded.tfrecord"), layout)[:limit])
-    return RawRows(data.schema, *raw_matrices(table, data.schema)), encoded
 
 
 def hostile_rows(schema: FeatureSchema, like: RawRows) -> RawRows:

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from serving.client import PredictClient
-from serving.local_server import LocalServer
+from pipeline.transform.raw_rows import RawRows
+from serving.client.client import PredictClient
+from serving.export.signatures import ServingModule
 from serving.parity.checks import LOGIT_BAR, Check, _largest, _logit_function
-from serving.parity.rows import RawRows
-from serving.signatures import ServingModule
+from serving.server.local_server import LocalServer
 
 __all__ = ["server_equality"]
 

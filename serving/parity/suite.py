@@ -12,8 +12,8 @@ from typing import Any
 
 from models.run_directory import RunDirectory
 from pipeline.errors import ConfigError, GateError
-from serving.manifest import verify_manifest
-from serving.parity.loader import LoaderUse, find_loader
+from serving.export.manifest import verify_manifest
+from serving.loader.choice import LoaderUse, find_loader
 
 __all__ = ["ROWS", "check_gate", "export_digest", "run_parity"]
 
@@ -44,14 +44,15 @@ def run_parity(
     Returns:
         The contents of parity.json.
     """
-    from serving.export import build_export, data_of, serving_module
+    from pipeline.transform.parity_sample import real_rows
+    from serving.export.build import build_export, data_of, serving_module
     from serving.parity import checks
     from serving.parity.batch_norm import batch_norm_checks
     from serving.parity.export_checks import ask, export_equality, transform_equality
     from serving.parity.metric import metric_difference
     from serving.parity.replica import replica_equality
     from serving.parity.report import write_report
-    from serving.parity.rows import hostile_rows, real_rows
+    from serving.parity.rows import hostile_rows
     from serving.parity.server_check import server_equality
 
     say("building the export")

@@ -1,5 +1,5 @@
 """The embedded development server: TF Serving's wire in Python, one concern a module.
 
 status -> rapid_json, tensors -> json_requests, servable -> repository_watch -> grpc_service, rest.
-`serving.local_server` puts them together.
+`serving.server.local_server` puts them together.
 """

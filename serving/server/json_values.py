@@ -13,7 +13,7 @@ from tensorflow.core.framework import types_pb2
 from serving.server.json_text import debug_string, format_error, json_type
 from serving.server.rapid_json import JsonValue, to_bytes
 from serving.server.status import ServingError, invalid_argument, unimplemented
-from serving.server.tensors import MAX_RANK, dtype_name, numpy_dtype
+from serving.wire.tensors import MAX_RANK, dtype_name, numpy_dtype
 
 __all__ = ["JsonColumn", "decode_base64", "is_base64_object", "is_object"]
 

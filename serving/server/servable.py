@@ -29,12 +29,8 @@ from serving.server.classify_regress import (
     regression_result,
     serialized_examples,
 )
-from serving.server.status import (
-    failed_precondition,
-    from_tensorflow,
-    invalid_argument,
-)
-from serving.server.tensors import parse_tensor, tensor_proto
+from serving.server.status import failed_precondition, from_tensorflow, invalid_argument
+from serving.wire.tensors import parse_tensor, tensor_proto
 
 __all__ = ["DEFAULT_SIGNATURE", "Servable"]
 

@@ -36,7 +36,7 @@ from benchmarks.quality.plan import (
 )
 from benchmarks.quality.tables import norms_table
 from jobs.config import load_run_config
-from pipeline.encoded import EncodedSpec, IdFeature, SequenceFeature
+from pipeline.records.encoded import EncodedSpec, IdFeature, SequenceFeature
 
 SIZES = (100, 1000)
 

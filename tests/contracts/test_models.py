@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.config import ModelConfig, NormKind, parse_model_config
+from models.config.model import ModelConfig, parse_model_config
+from models.config.norm import NormKind
+from models.config.registry import MODELS, ModelName
 from models.keras2 import keras
-from models.registry import MODELS, ModelName
 from models.zoo import build_model
 from models.zoo.base import CTRModel, example_inputs
-from pipeline.encoded import EncodedSpec, IdFeature, ImageFeature, SequenceFeature
 from pipeline.errors import ConfigError
+from pipeline.records.encoded import EncodedSpec, IdFeature, ImageFeature, SequenceFeature
 
 SPEC = EncodedSpec(
     numeric=("age", "price"),

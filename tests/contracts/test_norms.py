@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.config import NormConfig, NormKind, check_norm
+from models.config.norm import NormConfig, NormKind, check_norm
 from models.keras2 import keras
 from models.layers.normalization import make_norm
 from pipeline.errors import ConfigError

@@ -19,17 +19,17 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from models.config import parse_model_config
-from models.host_tables import host_tables
+from models.config.model import parse_model_config
+from models.config.train import parse_train_config
+from models.layers.host_tables import host_tables
 from models.losses import ClickLoss
 from models.optimizers import make_optimizer
 from models.run_directory import RunDirectory
-from models.train_config import parse_train_config
-from models.train_step import make_strategy, make_train_steps
+from models.training.step import make_strategy, make_train_steps
 from models.zoo import build_model
-from pipeline.encoded import EncodedSpec, IdFeature
+from pipeline.records.encoded import EncodedSpec, IdFeature
 
-_path = Path(__file__).resolve().parents[1] / "models" / "tiny_training.py"
+_path = Path(__file__).resolve().parents[1] / "models" / "training" / "tiny_training.py"
 _spec = importlib.util.spec_from_file_location("tiny_training", _path)
 assert _spec is not None
 assert _spec.loader is not None

@@ -16,7 +16,7 @@ from tests.conftest import kept_logging
 
 if TYPE_CHECKING:
     from models.run_directory import RunDirectory
-    from pipeline.data_directory import DataDirectory
+    from pipeline.records.data_directory import DataDirectory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ def logits_in_memory(run: RunDirectory, data: DataDirectory, path: Path, limit: 
     import tensorflow as tf
 
     from pipeline.sources import plan_blocks, read_block
-    from serving.export import serving_module
+    from serving.export.build import serving_module
 
     plan = plan_blocks(data.schema, [str(path)])
     table = pa.concat_tables(c.table for b in plan.blocks for c in read_block(b, plan.schema))

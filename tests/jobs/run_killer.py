@@ -22,25 +22,25 @@ from pathlib import Path
 
 from jobs.cli import main as clickparity
 from pipeline.errors import GateError
-from serving.manifest import verify_manifest
+from serving.export.manifest import verify_manifest
 from tests.conftest import without_replica_check
 
 # What a run imports, once for all starts.
 _IMPORTED_ONCE = (
     "jobs.beam_options",
-    "jobs.progress",
-    "jobs.run",
+    "jobs.show.progress",
+    "jobs.commands.run",
     "jobs.steps",
     "models.calibration",
     "models.metrics",
-    "models.trainer",
-    "pipeline.preprocessing",
-    "serving.export",
+    "models.training.trainer",
+    "pipeline.preprocessing.job",
+    "serving.export.build",
     "serving.parity.checks",
     "serving.parity.replica",
     "serving.parity.server_check",
     "serving.parity.suite",
-    "serving.version_check",
+    "serving.repository.version_check",
 )
 _START_LIMIT_S = 600.0
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from jobs.config import load_run_config
-from models.norm_config import NormKind
-from models.registry import ModelName
+from models.config.norm import NormKind
+from models.config.registry import ModelName
 from pipeline.schema import FeatureSchema
-from pipeline.transform_spec import encoded_spec
+from pipeline.transform.spec import encoded_spec
 from tests.conftest import NUM_ROWS, SETTINGS
 from tests.jobs.conftest import Outcome
 
@@ -184,11 +184,11 @@ def test_preprocess_and_train_say_so_when_they_are_done(cli: Cli, tiny_work, tin
 def test_the_demo_prints_one_json_object(
     cli: Cli, tiny_data, layer_run, batch_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import jobs.demo
+    import jobs.demo.product
 
     runs = {"layer": layer_run, "batch": batch_run}
-    monkeypatch.setattr(jobs.demo, "_data", lambda out, rows: tiny_data)
-    monkeypatch.setattr(jobs.demo, "_train", lambda data, norm, out: runs[norm])
+    monkeypatch.setattr(jobs.demo.product, "_data", lambda out, rows: tiny_data)
+    monkeypatch.setattr(jobs.demo.product, "_train", lambda data, norm, out: runs[norm])
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     out = tmp_path / "demo"
     outcome = cli("demo", "--out", out, "--json")

@@ -12,7 +12,7 @@ import pytest
 from jobs.config import GateConfig
 from jobs.steps import quality_gate
 from pipeline.errors import GateError
-from serving.manifest import verify_manifest
+from serving.export.manifest import verify_manifest
 from tests.jobs.conftest import Outcome, files_below
 
 Cli = Callable[..., Outcome]

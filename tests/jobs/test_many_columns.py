@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.data_directory import DataDirectory
+from pipeline.records.data_directory import DataDirectory
 from pipeline.schema import FeatureSchema
 from tests.jobs.conftest import Outcome
 

@@ -13,7 +13,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from serving.local_server import LocalServer
+from serving.server.local_server import LocalServer
 from tests.jobs.conftest import Outcome, logits_in_memory
 
 Cli = Callable[..., Outcome]

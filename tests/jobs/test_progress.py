@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from jobs import progress
-from jobs.progress import block_progress
+from jobs.show import progress
+from jobs.show.progress import block_progress
 
 
 def staging(tmp_path: Path) -> Path:

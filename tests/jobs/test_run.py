@@ -15,9 +15,9 @@ import pytest
 
 from jobs.server_process import served
 from models.run_directory import RunDirectory
-from pipeline.data_directory import DataDirectory
+from pipeline.records.data_directory import DataDirectory
 from pipeline.step_directory import exclusive
-from serving.manifest import verify_manifest
+from serving.export.manifest import verify_manifest
 from tests.conftest import TinyWork
 from tests.jobs.conftest import Outcome, files_below, logits_in_memory
 
@@ -121,7 +121,7 @@ def test_one_run_at_a_time(cli: Cli, tiny_work: TinyWork, tmp_path: Path) -> Non
 def test_whatever_changes_is_another_run(
     change: str, cli: Cli, tiny_work: TinyWork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import jobs.run
+    import jobs.commands.run
 
     log = tmp_path / "log"
     pattern = Path(tiny_work.arguments[2])
@@ -139,8 +139,8 @@ def test_whatever_changes_is_another_run(
         seen[-1] = (seen[-1][0], run_dir.name)
         stop()
 
-    monkeypatch.setattr(jobs.run, "_preprocessed", record)
-    monkeypatch.setattr(jobs.run, "_trained_and_published", remember)
+    monkeypatch.setattr(jobs.commands.run, "_preprocessed", record)
+    monkeypatch.setattr(jobs.commands.run, "_trained_and_published", remember)
     settings = tiny_work.arguments[4:]
 
     def run(*more: str) -> None:

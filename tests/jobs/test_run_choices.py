@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from models.config import NormKind
-from models.registry import ModelName
+from models.config.norm import NormKind
+from models.config.registry import ModelName
+from models.config.train import LossConfig
 from models.run_directory import RunDirectory
-from models.train_config import LossConfig
-from pipeline.synthetic_creatives import CREATIVE_SCHEMA, CreativeLog
-from serving.manifest import verify_manifest
+from pipeline.synthetic.creatives import CREATIVE_SCHEMA, CreativeLog
+from serving.export.manifest import verify_manifest
 from tests.conftest import without_replica_check
 from tests.jobs.conftest import Outcome
 

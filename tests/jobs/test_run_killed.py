@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from serving.manifest import verify_manifest
+from serving.export.manifest import verify_manifest
 from tests.conftest import TinyWork
 
 KILLER = Path(__file__).with_name("run_killer.py")

@@ -11,6 +11,7 @@ import tensorflow_recommenders as tfrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.config.train import BinaryCrossEntropyConfig, FocalConfig, PosWeightConfig
 from models.losses import (
     ClickLoss,
     binary_cross_entropy,
@@ -18,7 +19,6 @@ from models.losses import (
     pos_weighted_cross_entropy,
     resolve_loss,
 )
-from models.train_config import BinaryCrossEntropyConfig, FocalConfig, PosWeightConfig
 from pipeline.errors import ConfigError
 
 LABEL = tf.constant([1.0, 0.0])

@@ -14,8 +14,8 @@ import pytest
 from models.run_directory import RunDirectory, run_fingerprint
 from models.zoo import build_model
 from models.zoo.base import example_inputs
-from pipeline.encoded import EncodedSpec, IdFeature
 from pipeline.errors import ConfigError
+from pipeline.records.encoded import EncodedSpec, IdFeature
 from tests.damage import flip_a_bit
 
 SPEC = EncodedSpec(("x",), (IdFeature("ad", 5), IdFeature("site", 3)), fingerprint="f")

@@ -27,7 +27,7 @@ import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import predict_pb2
 
-from serving.local_server import LocalServer
+from serving.server.local_server import LocalServer
 
 MODEL = "clicks"
 PATH = f"/v1/models/{MODEL}"

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.cli import main
-from jobs.score import export_of, score_files
+from jobs.commands.score import export_of, score_files
 from pipeline.errors import ConfigError, DataError
 from serving import batch_scoring
-from serving.manifest import MANIFEST_PATH
+from serving.export.manifest import MANIFEST_PATH
 from serving.server.servable import Servable
 
 PARTS = "part-*.parquet"
@@ -91,8 +91,8 @@ def test_keras_in_memory_says_the_same(scored, layer_run, tiny_data):
     """The test split's labels and weights are shuffled; its logits as a set must be among the scores."""
     import tensorflow as tf
 
-    from models.evaluation import evaluate_run
-    from serving.export import load_calibration
+    from models.training.scoring import evaluate_run
+    from serving.export.build import load_calibration
 
     raw = evaluate_run(layer_run.load_model(dropout=0.0), tiny_data, "test")
     logits = np.asarray(load_calibration(layer_run).logits(tf.constant(raw.logit)))
@@ -217,7 +217,7 @@ def test_the_model_may_be_a_models_directory(tiny_work):
 
 
 def test_an_export_without_its_schema_says_what_to_do(export_dir, tiny_log, tmp_path):
-    from serving.manifest import verify_manifest, write_manifest
+    from serving.export.manifest import verify_manifest, write_manifest
 
     old = tmp_path / "old"
     shutil.copytree(export_dir, old)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.config import NormConfig, NormKind, NormPlacement
+from models.config.norm import NormConfig, NormKind, NormPlacement
 from models.layers.ad_attention import MAX_INTERACTIVE_SCORE, AdAggregation
 from models.layers.normalization import make_norm
 from models.layers.self_attention import FieldSelfAttention

@@ -4,12 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.layers.cross import (
-    CrossMixture,
-    CrossMixtureNetwork,
-    CrossNetwork,
-    CrossNetworkV2,
-)
+from models.layers.cross import CrossMixture, CrossMixtureNetwork, CrossNetwork, CrossNetworkV2
 
 RNG = np.random.default_rng(0)
 X0 = RNG.normal(size=(5, 4)).astype(np.float32)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.config import NormConfig, NormKind
+from models.config.norm import NormConfig, NormKind
 from models.layers.image_network import ImageNetwork, layer_sizes
 from models.layers.normalization import make_norm
 

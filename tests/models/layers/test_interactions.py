@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from models.config import NormConfig, NormKind, NormPlacement
+from models.config.norm import NormConfig, NormKind, NormPlacement
 from models.layers.dot_interaction import PairwiseDots
 from models.layers.factorization_machine import FactorizationMachine
 from models.layers.mask_block import MaskBlock

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from models.config import NormConfig, NormKind, NormPlacement
+from models.config.norm import NormConfig, NormKind, NormPlacement
 from models.layers.dropout import StatelessDropout
 from models.layers.mlp import MLP
 from models.layers.normalization import make_norm

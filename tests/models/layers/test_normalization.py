@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.config import NormConfig, NormKind
+from models.config.norm import NormConfig, NormKind
 from models.keras2 import keras
 from models.layers.normalization import RMSNorm, VarianceOnlyLayerNorm, make_norm
 from pipeline.errors import ConfigError

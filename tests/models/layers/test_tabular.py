@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.config import NormConfig, NormKind
+from models.config.norm import NormConfig, NormKind
 from models.layers.normalization import make_norm
 from models.layers.tabular import FieldFeatures, FlatFeatures, LinearTerm
-from pipeline.encoded import EncodedSpec, IdFeature
 from pipeline.errors import ConfigError
+from pipeline.records.encoded import EncodedSpec, IdFeature
 
 SPEC = EncodedSpec(numeric=("a", "b"), categorical=(IdFeature("x", 3), IdFeature("y", 4)))
 INPUTS = {

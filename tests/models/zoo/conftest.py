@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.encoded import EncodedSpec, IdFeature, ImageFeature, SequenceFeature
+from pipeline.records.encoded import EncodedSpec, IdFeature, ImageFeature, SequenceFeature
 
 
 @pytest.fixture(scope="session")

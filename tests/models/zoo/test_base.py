@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.config import parse_model_config
+from models.config.model import parse_model_config
 from models.zoo import build_model
 from models.zoo.base import CTRModel, example_inputs
-from pipeline.encoded import EncodedSpec, IdFeature
 from pipeline.errors import ConfigError
+from pipeline.records.encoded import EncodedSpec, IdFeature
 
 SMALL = {"name": "dcn_v2", "hidden_units": [8, 4], "embedding_dim": 4, "cross": {"num_layers": 1}}
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.config import parse_model_config
+from models.config.model import parse_model_config
 from models.zoo import build_model
 from pipeline.errors import ConfigError
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.config import parse_model_config
+from models.config.model import parse_model_config
 from models.zoo import build_model
 
 RNG = np.random.default_rng(11)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.config import parse_model_config
+from models.config.model import parse_model_config
+from models.config.registry import ModelName
 from models.keras2 import keras
-from models.registry import ModelName
 from models.zoo import build_model
-from pipeline.encoded import EncodedSpec, IdFeature, ImageFeature, SequenceFeature
+from pipeline.records.encoded import EncodedSpec, IdFeature, ImageFeature, SequenceFeature
 
 VOCAB, ROWS, HELD_OUT = 10, 12_000, 3_000
 SPEC = EncodedSpec(

@@ -2,10 +2,10 @@
 
 import pytest
 
-from models.config import parse_model_config
+from models.config.model import parse_model_config
 from models.zoo import build_model
-from pipeline.encoded import EncodedSpec, IdFeature, ImageFeature, SequenceFeature
 from pipeline.errors import ConfigError
+from pipeline.records.encoded import EncodedSpec, IdFeature, ImageFeature, SequenceFeature
 
 IDS = (IdFeature("ad", 5), IdFeature("site", 5))
 

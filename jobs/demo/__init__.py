@@ -1,0 +1,1 @@
+"""The whole product on a synthetic log, and its report."""

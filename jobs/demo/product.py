@@ -1,0 +1,216 @@
+"""`make demo`: the whole product on a synthetic log, from raw clicks to a served probability.
+
+Two models that differ in their normalization alone are trained on the same rows; both are proved,
+one passes the gate, is published, served and asked. The report shows what was measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jobs.config import RunConfig, load_run_config
+from jobs.demo.report import write_demo_report
+from jobs.server_process import served
+from jobs.show.progress import block_progress, say
+from jobs.show.tables import table
+from models.run_directory import RunDirectory
+from pipeline.errors import ClickparityError, ConfigError, GateError
+from pipeline.records.data_directory import DataDirectory
+from pipeline.schema import FeatureSchema
+from pipeline.step_directory import make_writable
+
+__all__ = ["main"]
+
+_MODEL = "ctr"
+_SETTINGS = [
+    "model.name=dcn_v2",
+    "model.hidden_units=[128, 64]",
+    "model.embedding_dim=8",
+    "train.global_batch_size=256",
+    "train.learning_rate=0.002",
+    "train.embedding_learning_rate=0.1",
+    f"export.name={_MODEL}",
+]
+_NORMS = ("layer", "batch")
+_ASKED = 10
+
+
+def main(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Runs the demo in `--out`; finished steps are not repeated."""
+    started = time.monotonic()
+    out = Path(arguments.out)
+    make_writable(out)
+    data = _data(out, arguments.rows)
+    runs, parities, metrics = {}, {}, {}
+    for i, norm in enumerate(_NORMS):
+        say(f"[{3 + i}/7] train and prove DCN-v2 with {norm} norm")
+        run = _train(data, norm, out)
+        runs[norm] = run
+        from jobs.steps import evaluate_run, parity_run
+
+        metrics[norm] = evaluate_run(run)
+        parities[norm] = parity_run(run)
+    comparison = _comparison(metrics, parities)
+    # With --json, stdout holds the one object and nothing else.
+    show = say if arguments.json else functools.partial(print, flush=True)
+    show(_comparison_table(comparison))
+    say("[5/7] the gate: batch norm is refused, layer norm is published")
+    refusal = _refused(runs["batch"], out)
+    show(f"gate: batch norm refused: {refusal}")
+    from jobs.steps import export_run
+
+    published = export_run(runs["layer"], out / "models", _MODEL)
+    show(f"gate: layer norm: {published['message']}")
+    say(f"[6/7] serve it and ask for {_ASKED} raw rows")
+    asked = _ask(runs["layer"], data, out)
+    show(_asked_table(asked))
+    say("[7/7] report")
+    report = write_demo_report(out / "report.html", data, runs, metrics, parities, asked, refusal)
+    took_s = time.monotonic() - started
+    result = {
+        "comparison": comparison,
+        "gate": {"batch": refusal, "layer": published},
+        "served": asked,
+        "report": str(report),
+        "took_s": round(took_s, 1),
+    }
+    (out / "demo.json").write_text(json.dumps(result, indent=1, default=str) + "\n")
+    if asked["largest_difference"] > 1e-5:
+        raise GateError(
+            "served logits must equal the training-time ones within 1e-5",
+            asked["largest_difference"],
+        )
+    return result, f"report: {report}   ({took_s:.0f} s)"
+
+
+# ------------------------------------------------------------------------------------- steps
+
+
+def _data(out: Path, rows: int) -> DataDirectory:
+    """The log and its data directory; made anew when there are none for this many rows."""
+    from pipeline.preprocessing.job import preprocess
+    from pipeline.synthetic.log import SyntheticLog, write_log
+
+    log = SyntheticLog(num_rows=rows)  # refuses a bad --rows before anything is deleted
+    log_dir = out / "log"
+    marker, ours = log_dir / f".rows-{rows}", out / ".clickparity-demo"
+    if not marker.exists():
+        made = [out / name for name in ("log", "data", "runs", "models")]
+        taken = [path for path in made if path.exists()]
+        if taken and not ours.exists():
+            raise ConfigError(
+                "--out must be new or hold an earlier demo, which is then replaced",
+                f"{taken[0]}, which no demo made",
+                "Choose another directory.",
+            )
+        ours.touch()
+        for old in made:
+            shutil.rmtree(old, ignore_errors=True)
+        say(f"[1/7] a click log of {rows:,} rows with known true probabilities")
+        log_dir.mkdir()
+        write_log(log, log_dir, num_files=min(4, rows))
+        marker.touch()
+    say("[2/7] preprocess: statistics, transform, shuffled packed TFRecords")
+    files = [str(p) for p in sorted(log_dir.glob("*.csv"))]
+    schema = FeatureSchema.load("synthetic")
+    return preprocess(schema, files, out / "data", progress=block_progress)
+
+
+def _config(norm: str) -> RunConfig:
+    return load_run_config(None, [*_SETTINGS, f"model.norm={norm}"])
+
+
+def _train(data: DataDirectory, norm: str, out: Path) -> RunDirectory:
+    from jobs.steps import train_run
+
+    return train_run(data, _config(norm), out / "runs" / norm)
+
+
+def _refused(run: RunDirectory, out: Path) -> str:
+    """Asks the gate to publish the batch-norm run; returns its refusal."""
+    from jobs.steps import export_run
+
+    try:
+        export_run(run, out / "models", _MODEL)
+    except GateError as error:
+        return str(error)
+    raise ClickparityError("the gate must refuse a batch-norm run", "it published one")
+
+
+def _comparison(metrics: dict[str, Any], parities: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """One column of figures a model."""
+    found = {}
+    for norm in _NORMS:
+        m, gaps = metrics[norm], {c["name"]: c["value"] for c in parities[norm]["checks"]}
+        found[norm] = {
+            "AUC": m["auc"],
+            "distance to Bayes AUC": m["truth"]["bayes_auc"] - m["auc"],
+            "log loss": m["log_loss"],
+            "calibration ratio": m["calibration_ratio"],
+            "mean prediction / mean true probability": m["truth"]["prediction_over_truth"],
+            "mode gap (logit)": gaps["mode"],
+            "batch gap, served (logit)": gaps["batch, served"],
+            "batch gap, trained (logit)": gaps["batch, trained"],
+        }
+    return found
+
+
+def _comparison_table(comparison: dict[str, dict[str, float]]) -> str:
+    names = list(comparison["layer"])
+    rows = [[name, *(comparison[norm][name] for norm in _NORMS)] for name in names]
+    return table(["held-out test rows", "layer norm", "batch norm"], rows)
+
+
+# ------------------------------------------------------------------------------------- serving
+
+
+def _ask(run: RunDirectory, data: DataDirectory, out: Path) -> dict[str, Any]:
+    """Ten raw rows over gRPC and REST, beside what the trained model said of their encoded form."""
+    import tensorflow as tf
+
+    from pipeline.transform.parity_sample import real_rows
+    from serving.client.client import PredictClient
+    from serving.export.build import load_calibration
+
+    raw, encoded = real_rows(data, _ASKED)
+    inputs = {
+        k: tf.constant(v) for k, v in encoded.items() if k not in ("label", "weight", "carry")
+    }
+    logits = run.load_model(dropout=0.0)(inputs, training=False)
+    calibration = load_calibration(run)
+    trained = np.asarray(calibration.logits(logits))
+    answers = {}
+    with served(out / "models", _MODEL, out / "server.log") as server:
+        clients = {
+            "grpc": PredictClient(server.grpc_address, _MODEL, protocol="grpc"),
+            "rest": PredictClient(server.rest_address, _MODEL, protocol="rest"),
+        }
+        for protocol, client in clients.items():
+            with client:
+                answers[protocol] = client.predict(raw.by_name())
+    gap = max(float(np.abs(a["logit"] - trained).max()) for a in answers.values())
+    return {
+        "true_probability": encoded["carry"][:, 0].tolist(),
+        "label": encoded["label"].tolist(),
+        "trained": np.asarray(calibration.probability(logits)).tolist(),
+        **{name: a["probability"].tolist() for name, a in answers.items()},
+        "largest_difference": gap,
+    }
+
+
+def _asked_table(asked: dict[str, Any]) -> str:
+    columns = ("trained", "grpc", "rest", "true_probability")
+    rows = [
+        [str(i + 1), *(f"{asked[c][i]:.7f}" for c in columns)] for i in range(len(asked["trained"]))
+    ]
+    head = ["raw row", "at training time", "served, gRPC", "served, REST", "true probability"]
+    gap = asked["largest_difference"]
+    return table(head, rows) + f"\nlargest difference of logits, served against trained: {gap:.2g}"

@@ -1,0 +1,1 @@
+"""What can be chosen about a model and its training. Plain data: no TensorFlow is imported here."""

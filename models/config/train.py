@@ -1,0 +1,291 @@
+"""How a model is trained, validated and frozen. Imports no TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from pipeline.errors import ConfigError
+from pipeline.strict_config import StrictConfig, config_error, did_you_mean
+
+__all__ = [
+    "BinaryCrossEntropyConfig",
+    "CowClipConfig",
+    "EarlyStoppingConfig",
+    "EmbeddingOptimizer",
+    "FocalConfig",
+    "LossConfig",
+    "PosWeightConfig",
+    "ScalingConfig",
+    "ScheduleConfig",
+    "TrainConfig",
+    "parse_train_config",
+]
+
+EmbeddingOptimizer = Literal["adagrad", "rowwise_adagrad", "lazy_adam", "ftrl", "adam"]
+Metric = Literal["auc", "log_loss"]
+_LOSS_KINDS = ("bce", "pos_weight", "focal")
+_WITHOUT_ACCUMULATOR = ("lazy_adam", "adam")
+
+
+class BinaryCrossEntropyConfig(StrictConfig):
+    """Plain log loss: logits are log odds."""
+
+    label: ClassVar[str] = "train.loss"
+    kind: Literal["bce"] = "bce"
+
+
+class PosWeightConfig(StrictConfig):
+    """Clicks weigh `pos_weight` times; "balanced" is (1 - rate) / rate of the training rows."""
+
+    label: ClassVar[str] = "train.loss"
+    kind: Literal["pos_weight"] = "pos_weight"
+    pos_weight: Annotated[float, Field(gt=0)] | Literal["balanced"] = "balanced"
+
+
+class FocalConfig(StrictConfig):
+    """Focal loss (arXiv 1708.02002) with the paper's best alpha and gamma."""
+
+    label: ClassVar[str] = "train.loss"
+    kind: Literal["focal"] = "focal"
+    alpha: float = Field(0.25, gt=0, lt=1)
+    gamma: float = Field(2.0, ge=0, le=10)
+
+
+LossConfig = BinaryCrossEntropyConfig | PosWeightConfig | FocalConfig
+
+
+class EarlyStoppingConfig(StrictConfig):
+    """Stop when the validation metric has not improved for `patience` evaluations.
+
+    The weights kept are the best ones, not the last.
+
+    Attributes:
+        metric: auc (higher is better) or log_loss (lower is better).
+        patience: evaluations without improvement that are borne.
+        min_delta: what counts as an improvement.
+    """
+
+    label: ClassVar[str] = "train.early_stopping"
+    metric: Metric = "auc"
+    patience: int = Field(1, ge=1)
+    min_delta: float = Field(0.0, ge=0)
+
+
+class ScheduleConfig(StrictConfig):
+    """Factor on both learning rates, by step.
+
+    Attributes:
+        kind: constant, cosine or linear (to `final_factor` at the last step of all).
+        warmup_steps: steps over which the factor rises linearly from 0 to 1 first.
+        final_factor: what cosine and linear end at.
+    """
+
+    label: ClassVar[str] = "train.schedule"
+    kind: Literal["constant", "cosine", "linear"] = "constant"
+    warmup_steps: int = Field(0, ge=0)
+    final_factor: float = Field(0.0, ge=0, le=1)
+
+
+class ScalingConfig(StrictConfig):
+    """How learning rates, L2 and warm-up follow the batch size, s = global / base.
+
+    rule        dense lr    embedding lr   embedding l2
+    none        1           1              1
+    linear      s           s              1
+    sqrt        sqrt(s)     sqrt(s)        sqrt(s)
+    cowclip     sqrt(s)     1              s             (arXiv 2204.06240, table 2)
+
+    Attributes:
+        rule: the row of the table.
+        base_batch_size: the batch size for which the rates in the config hold.
+        warmup_epochs: a linear warm-up of this many epochs when s > 1 and the schedule has none.
+    """
+
+    label: ClassVar[str] = "train.scaling"
+    rule: Literal["none", "linear", "sqrt", "cowclip"] = "none"
+    base_batch_size: int = Field(512, ge=1)
+    warmup_epochs: float = Field(0.0, ge=0)
+
+
+class CowClipConfig(StrictConfig):
+    """Adaptive column-wise clipping of embedding gradients (arXiv 2204.06240, algorithm 1).
+
+    A row that occurs n times has its gradient clipped to n * max(ratio * |row|, bound).
+    """
+
+    label: ClassVar[str] = "train.cowclip"
+    ratio: float = Field(1.0, gt=0)
+    bound: float = Field(1e-5, gt=0)
+
+
+class TrainConfig(StrictConfig):
+    """One training. Sizes are rows, rates are per step.
+
+    Attributes:
+        global_batch_size: rows of one step over all replicas together.
+        epochs: passes over the training rows; 1, as CTR models over-fit from the second.
+        seed: of initial weights, row order and dropout.
+        learning_rate: of every variable but the embedding tables.
+        embedding_learning_rate: of the tables; 0.1 for the Adagrads and FTRL, 0.01 for Adam, lazy or
+            not, unless given.
+        embedding_initial_accumulator: what adagrad, rowwise_adagrad and ftrl start from; None for the
+            optimizer's own, next to nothing. The gradient of a row is a mean over the batch: one click
+            in 512 adds about 4e-6, so that from TensorFlow's usual 0.1 a rate is never adapted.
+        embedding_l2: penalty embedding_l2/2 * |row|^2 on the rows that a batch touches, each once.
+            Like the accumulator and CowClip it holds for plain cross-entropy: under a loss that pulls
+            s times as hard at a click (about 8 for pos_weight 10, 25 for "balanced" and 1/4 for
+            focal at 2 % clicks) the tables get their gradients over s, and learn at the same pace.
+        optimizer: of every variable but the tables.
+        embedding_optimizer: of the tables; all but "adam" cost what the batch touches.
+        loss: bce, pos_weight or focal; a bare name means its defaults.
+        schedule, scaling, cowclip, early_stopping: see their classes.
+        gradient_clip_norm: bound of the global norm over all gradients; None: no bound.
+        steps_per_execution: steps inside one call of the compiled function.
+        checkpoint_every_steps: what a SIGKILL can lose at most.
+        keep_checkpoints: newest ones kept; at least 2, so that one may be corrupt.
+        precision: of matrix products in training; weights and the export are always float32.
+        matmul: "highest" turns TF32 off on GPUs, so that parity is float32's.
+        xla: compile forward and backward pass of the dense part; never reaches the export.
+        tables_on: "device" mirrors the tables on every replica, "host" keeps one copy in host
+            memory and updates it after the replicas' step.
+        cross_replica: how gradients are summed; "auto" is NCCL on GPUs.
+        deterministic: same seed and data, same bits; ops without such a kernel raise.
+        reestimate_batch_statistics: recompute batch-norm moving statistics over training batches
+            before every evaluation and before the weights are saved.
+        reestimate_batches: how many batches for that.
+        evaluation_batch_size: rows scored at once in evaluation.
+        one_epoch_tolerance: a relative rise of the validation log loss after a tenth of the second
+            epoch that is more than this is warned about.
+    """
+
+    label: ClassVar[str] = "train"
+    global_batch_size: int = Field(512, ge=1)
+    epochs: int = Field(1, ge=1)
+    seed: int = Field(0, ge=0, lt=2**31)
+    learning_rate: float = Field(1e-3, gt=0)
+    embedding_learning_rate: float = Field(0.1, gt=0)
+    embedding_initial_accumulator: float | None = Field(None, gt=0)
+    embedding_l2: float = Field(0.0, ge=0)
+    optimizer: Literal["adam", "adagrad", "sgd"] = "adam"
+    embedding_optimizer: EmbeddingOptimizer = "adagrad"
+    loss: LossConfig = Field(BinaryCrossEntropyConfig(), discriminator="kind")
+    schedule: ScheduleConfig = ScheduleConfig()
+    scaling: ScalingConfig = ScalingConfig()
+    cowclip: CowClipConfig | None = None
+    early_stopping: EarlyStoppingConfig | None = None
+    gradient_clip_norm: float | None = Field(None, gt=0)
+    steps_per_execution: int = Field(16, ge=1)
+    checkpoint_every_steps: int = Field(1000, ge=1)
+    keep_checkpoints: int = Field(2, ge=2)
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    matmul: Literal["highest", "default"] = "highest"
+    xla: bool = False
+    tables_on: Literal["device", "host"] = "device"
+    cross_replica: Literal["auto", "nccl", "hierarchical_copy", "reduction_to_one"] = "auto"
+    deterministic: bool = True
+    reestimate_batch_statistics: bool = False
+    reestimate_batches: int = Field(200, ge=1)
+    evaluation_batch_size: int = Field(8192, ge=1)
+    one_epoch_tolerance: float = Field(0.005, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rate_of_the_embedding_optimizer(cls, raw: Any) -> Any:
+        if not isinstance(raw, Mapping) or raw.get("embedding_learning_rate") is not None:
+            return raw
+        kept = {key: value for key, value in raw.items() if key != "embedding_learning_rate"}
+        is_adam = raw.get("embedding_optimizer") in _WITHOUT_ACCUMULATOR
+        return {**kept, "embedding_learning_rate": 0.01} if is_adam else kept
+
+    @field_validator("loss", mode="before")
+    @classmethod
+    def _name_the_loss(cls, raw: Any) -> Any:
+        raw = {"kind": raw} if isinstance(raw, str) else raw
+        if isinstance(raw, Mapping):
+            kind = raw.get("kind", "bce")
+            if kind not in _LOSS_KINDS:
+                raise ConfigError(
+                    "train.loss.kind must be one of the allowed values",
+                    repr(kind),
+                    did_you_mean(kind, _LOSS_KINDS),
+                )
+            return {**raw, "kind": kind}
+        return raw
+
+    @field_validator("early_stopping", "cowclip", mode="before")
+    @classmethod
+    def _true_means_defaults(cls, raw: Any) -> Any:
+        return {True: {}, False: None}.get(raw, raw) if isinstance(raw, bool) else raw
+
+    @model_validator(mode="after")
+    def _refuse_what_cannot_work(self) -> TrainConfig:
+        if self.cowclip and self.embedding_optimizer == "adam":
+            raise ConfigError(
+                "CowClip clips the rows that a batch touched: it needs a row-sparse optimizer",
+                "train.cowclip with train.embedding_optimizer=adam",
+                "Set train.embedding_optimizer=lazy_adam.",
+            )
+        if self.embedding_initial_accumulator and self.embedding_optimizer in _WITHOUT_ACCUMULATOR:
+            raise ConfigError(
+                "an initial accumulator belongs to adagrad, rowwise_adagrad and ftrl",
+                f"train.embedding_initial_accumulator={self.embedding_initial_accumulator} with "
+                f"train.embedding_optimizer={self.embedding_optimizer}",
+                "Leave it out, or set train.embedding_optimizer=adagrad.",
+            )
+        if self.tables_on == "host" and self.gradient_clip_norm is not None:
+            raise ConfigError(
+                "tables on the host are updated after the step: no global norm spans both",
+                "train.tables_on=host with train.gradient_clip_norm",
+                "Leave one of them out.",
+            )
+        if self.tables_on == "host" and self.precision == "float16":
+            raise ConfigError(
+                "loss scaling may skip a step, which tables on the host cannot",
+                "train.tables_on=host with train.precision=float16",
+                "Set train.precision=bfloat16.",
+            )
+        if self.embedding_l2 and self.embedding_optimizer == "adam":
+            raise ConfigError(
+                "L2 on touched rows needs a row-sparse optimizer",
+                "train.embedding_l2 with train.embedding_optimizer=adam",
+                "Set train.embedding_optimizer=lazy_adam.",
+            )
+        if self.cowclip and self.gradient_clip_norm is not None:
+            raise ConfigError(
+                "gradients are clipped one way: by row (cowclip) or by their global norm",
+                "train.cowclip with train.gradient_clip_norm",
+                "Leave one of them out.",
+            )
+        if self.tables_on == "host" and self.embedding_optimizer == "adam":
+            raise ConfigError(
+                "tables on the host are updated by row: they need a row-sparse optimizer",
+                "train.tables_on=host with train.embedding_optimizer=adam",
+                "Set train.embedding_optimizer=lazy_adam or adagrad.",
+            )
+        return self
+
+
+def parse_train_config(raw: Mapping[str, Any] | TrainConfig | None) -> TrainConfig:
+    """The door for configs from outside.
+
+    Args:
+        raw: options by name; None or {} for the defaults.
+
+    Raises:
+        ConfigError: an unknown option (with the nearest known one), a wrong type or value.
+    """
+    if isinstance(raw, TrainConfig):
+        return raw
+    if raw is not None and not isinstance(raw, Mapping):
+        raise ConfigError(
+            "train must be a mapping of options",
+            repr(raw),
+            "Write train: {global_batch_size: 512}.",
+        )
+    try:
+        return TrainConfig.model_validate(dict(raw or {}))
+    except ValidationError as error:
+        raise config_error(error, TrainConfig.label) from None

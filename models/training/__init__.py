@@ -1,0 +1,1 @@
+"""From batches to weights: trainer, step, state, checkpoints, progress, scoring, batch statistics."""

@@ -1,0 +1,1 @@
+"""How a Beam job is run: runner, options, workers."""

@@ -1,0 +1,1 @@
+"""The Beam job from raw logs to a data directory: three passes, row fates, accounting."""

@@ -1,0 +1,123 @@
+"""What happens to each row: its split, its examples (label and weight), its place in the shuffle.
+
+Everything follows from the row's position (block, row in block) or from its own values, through a
+counter-based hash: the same input gives the same output whatever the number of workers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.records.data_directory import SPLITS
+from pipeline.schema import FeatureSchema
+from pipeline.sources.columns import as_float32, parse_time
+from pipeline.sources.reading import Chunk
+
+__all__ = ["Examples", "SplitTimes", "assign_splits", "examples_of", "row_uniform"]
+
+_SPLIT, _SAMPLING, SHUFFLE, PARITY = 1, 2, 3, 4  # independent streams of the hash
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitTimes:
+    """Seconds since 1970 from which on rows are validation, and test."""
+
+    validation: int
+    test: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """The examples that a chunk's rows become; one a row, or up to two for counted clicks.
+
+    Attributes:
+        index: the row (in the chunk's table) of each example, int64 [n].
+        label, weight: float32 [n].
+    """
+
+    index: np.ndarray
+    label: np.ndarray
+    weight: np.ndarray
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    """splitmix64's finaliser on uint64 [n] (Steele et al. 2014)."""
+    with np.errstate(over="ignore"):
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _uniform(key: np.ndarray, seed: int, stream: int) -> np.ndarray:
+    """float64 [n] in [0, 1) from uint64 keys."""
+    with np.errstate(over="ignore"):
+        start = np.uint64(seed & (2**64 - 1)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(stream)
+        mixed = _mix(_mix(np.atleast_1d(start))[0] ^ _mix(key + np.uint64(0x9E3779B97F4A7C15)))
+    return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def row_uniform(block: int, row: np.ndarray, *, seed: int, stream: int) -> np.ndarray:
+    """A uniform number in [0, 1) for each row of a block; float64 [n]."""
+    key = np.uint64(block) * np.uint64(1 << 36) + row.astype(np.uint64)
+    return _uniform(key, seed, stream)
+
+
+def assign_splits(
+    chunk: Chunk, block: int, schema: FeatureSchema, times: SplitTimes | None
+) -> np.ndarray:
+    """The index into `SPLITS` of each good row of a chunk; int8 [n]."""
+    split, table = schema.split, chunk.table
+    if split.by == "column":
+        names = pa.array([s.encode() for s in SPLITS])
+        return np.asarray(pc.index_in(table[split.column], value_set=names)).astype(np.int8)
+    if split.by == "time":
+        assert schema.time is not None
+        assert times is not None
+        seconds = np.asarray(parse_time(table[schema.time.column], schema.time.format))
+        return (seconds >= times.validation).astype(np.int8) + (seconds >= times.test).astype(
+            np.int8
+        )
+    if split.by == "key":
+        coded = pc.dictionary_encode(table[split.key].combine_chunks())
+        # One C call a distinct key; the keys of a chunk repeat.
+        hashes = [zlib.crc32(key) for key in coded.dictionary.to_pylist()]
+        keys = np.array(hashes, np.uint64)[np.asarray(coded.indices)]
+        u = _uniform(keys, split.seed, _SPLIT)
+    else:
+        u = row_uniform(block, chunk.row, seed=split.seed, stream=_SPLIT)
+    return np.where(u < split.test, 2, np.where(u < split.test + split.validation, 1, 0)).astype(
+        np.int8
+    )
+
+
+def examples_of(chunk: Chunk, schema: FeatureSchema) -> Examples:
+    """Labels and weights of a chunk, counted clicks expanded."""
+    table, label = chunk.table, schema.label
+    weight = np.ones(table.num_rows, np.float32)
+    if schema.weight is not None:
+        weight = as_float32(table[schema.weight])
+    if label.column is not None:
+        return Examples(np.arange(table.num_rows), as_float32(table[label.column]), weight)
+    clicks = np.asarray(table[label.clicks])
+    others = np.asarray(table[label.impressions]) - clicks
+    rows = np.arange(table.num_rows)
+    index = np.stack([rows, rows], axis=1).ravel()
+    labels = np.tile(np.array([1, 0], np.float32), table.num_rows)
+    counts = np.stack([clicks, others], axis=1).ravel().astype(np.float32)
+    keep = counts > 0
+    return Examples(index[keep], labels[keep], (counts * weight[index])[keep])
+
+
+def kept_by_sampling(
+    examples: Examples, chunk: Chunk, block: int, split: np.ndarray, *, seed: int, keep_rate: float
+) -> np.ndarray:
+    """Which examples survive negative down-sampling: all but a share of the training negatives."""
+    if keep_rate >= 1:
+        return np.ones(len(examples.label), bool)
+    u = row_uniform(block, chunk.row, seed=seed, stream=_SAMPLING)[examples.index]
+    return (u < keep_rate) | (examples.label > 0) | (split[examples.index] != 0)

@@ -1,0 +1,1 @@
+"""Encoded rows on disk: layouts of a record, the data directory, readers, segments."""

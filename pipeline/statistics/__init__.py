@@ -1,0 +1,1 @@
+"""What a data set holds: vocabularies, moments, quantiles, label rate (mergeable), Facets proto, drift."""

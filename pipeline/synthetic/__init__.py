@@ -1,0 +1,1 @@
+"""Click logs whose true click probabilities are known."""

@@ -1,0 +1,1 @@
+"""FeatureTransform: the one transform; Beam encodes with it, and the SavedModel carries it."""

@@ -1,0 +1,1 @@
+"""The client of a model server, over gRPC and REST."""

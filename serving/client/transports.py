@@ -1,0 +1,299 @@
+"""The two wires to TF Serving: one request, one deadline, no retry; see serving.client.client."""
+
+from __future__ import annotations
+
+import abc
+import base64
+import http.client
+import json
+import threading
+import urllib.parse
+from collections.abc import Mapping
+
+import grpc
+import numpy as np
+from google.protobuf import json_format
+from tensorflow.core.protobuf import meta_graph_pb2
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    model_pb2,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
+
+from serving.wire.tensors import numpy_dtype, parse_tensor, tensor_proto
+
+__all__ = ["CallError", "GrpcTransport", "RestTransport", "Transport", "UnavailableError"]
+
+Signatures = Mapping[str, meta_graph_pb2.SignatureDef]
+
+_CONNECTION_ERRORS = (ConnectionError, http.client.HTTPException)
+"""Refused, reset, closed between requests. Predict changes nothing: it may be sent again."""
+
+
+class CallError(Exception):
+    """The server said no; `code` is gRPC's, also for REST."""
+
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+        super().__init__(f"{code.name}: {message}")
+        self.code, self.message = code, message
+
+
+class UnavailableError(CallError):
+    """Nobody answers, or the server asks to come back later: the only failure worth a retry."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(grpc.StatusCode.UNAVAILABLE, message)
+
+
+class Transport(abc.ABC):
+    """One model (and version) behind one address; thread-safe.
+
+    Args:
+        address: "host:port".
+        name: the model.
+        version: None for the latest.
+    """
+
+    def __init__(self, address: str, name: str, version: int | None) -> None:
+        self.address, self.name, self.version = address, name, version
+
+    @abc.abstractmethod
+    def signatures(self, timeout_s: float) -> Signatures:
+        """The model's signatures by name.
+
+        Raises:
+            CallError: with the server's status and message.
+        """
+
+    @abc.abstractmethod
+    def predict(
+        self,
+        signature_name: str,
+        signature: meta_graph_pb2.SignatureDef,
+        inputs: Mapping[str, np.ndarray],
+        timeout_s: float,
+    ) -> dict[str, np.ndarray]:
+        """All outputs by name.
+
+        Raises:
+            CallError: with the server's status and message.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Closes the connections."""
+
+
+class GrpcTransport(Transport):
+    """PredictionService over gRPC."""
+
+    def __init__(self, address: str, name: str, version: int | None) -> None:
+        super().__init__(address, name, version)
+        self._channel = grpc.insecure_channel(
+            address,
+            options=[
+                (
+                    "grpc.max_receive_message_length",
+                    -1,
+                ),  # the default of 4 MB is a few thousand rows
+                ("grpc.max_send_message_length", -1),
+                # grpcio backs off for up to two minutes before it dials again; retries are ours.
+                ("grpc.initial_reconnect_backoff_ms", 100),
+                ("grpc.max_reconnect_backoff_ms", 1000),
+            ],
+        )
+        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
+
+    def signatures(self, timeout_s: float) -> Signatures:
+        """GetModelMetadata."""
+        request = get_model_metadata_pb2.GetModelMetadataRequest(
+            model_spec=self._spec(""), metadata_field=["signature_def"]
+        )
+        try:
+            response = self._stub.GetModelMetadata(request, timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise _call_failed(error) from None
+        signatures = get_model_metadata_pb2.SignatureDefMap()
+        response.metadata["signature_def"].Unpack(signatures)
+        return dict(signatures.signature_def)
+
+    def predict(
+        self,
+        signature_name: str,
+        signature: meta_graph_pb2.SignatureDef,
+        inputs: Mapping[str, np.ndarray],
+        timeout_s: float,
+    ) -> dict[str, np.ndarray]:
+        """Predict."""
+        request = predict_pb2.PredictRequest(model_spec=self._spec(signature_name))
+        for name, array in inputs.items():
+            request.inputs[name].CopyFrom(tensor_proto(array))
+        try:
+            response = self._stub.Predict(request, timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise _call_failed(error) from None
+        outputs: dict[str, np.ndarray] = {}
+        for name, proto in response.outputs.items():
+            parsed = parse_tensor(proto)
+            if parsed is None:
+                raise CallError(grpc.StatusCode.INTERNAL, f"output {name!r} is no tensor")
+            outputs[name] = parsed
+        return outputs
+
+    def close(self) -> None:
+        """Closes the channel."""
+        self._channel.close()
+
+    def _spec(self, signature_name: str) -> model_pb2.ModelSpec:
+        spec = model_pb2.ModelSpec(name=self.name, signature_name=signature_name)
+        if self.version is not None:
+            spec.version.value = self.version
+        return spec
+
+
+class RestTransport(Transport):
+    """The REST API, column form, over one kept-alive connection a thread."""
+
+    def __init__(self, address: str, name: str, version: int | None) -> None:
+        super().__init__(address, name, version)
+        self._path = f"/v1/models/{urllib.parse.quote(name, safe='')}"
+        if version is not None:
+            self._path += f"/versions/{version}"
+        self._of_thread = threading.local()
+        self._lock = threading.Lock()
+        self._all: list[http.client.HTTPConnection] = []
+
+    def signatures(self, timeout_s: float) -> Signatures:
+        """GET .../metadata."""
+        document = self._exchange("GET", self._path + "/metadata", None, timeout_s)
+        signatures = get_model_metadata_pb2.SignatureDefMap()
+        json_format.ParseDict(
+            document["metadata"]["signature_def"], signatures, ignore_unknown_fields=True
+        )
+        return dict(signatures.signature_def)
+
+    def predict(
+        self,
+        signature_name: str,
+        signature: meta_graph_pb2.SignatureDef,
+        inputs: Mapping[str, np.ndarray],
+        timeout_s: float,
+    ) -> dict[str, np.ndarray]:
+        """POST ...:predict. NaN and Infinity are sent bare, which TF Serving reads."""
+        body = {
+            "signature_name": signature_name,
+            "inputs": {name: _json_values(array.tolist()) for name, array in inputs.items()},
+        }
+        document = self._exchange("POST", self._path + ":predict", body, timeout_s)
+        answer = document["outputs"]
+        if len(signature.outputs) == 1:  # one output comes without its name
+            answer = {next(iter(signature.outputs)): answer}
+        return {
+            name: _nested_array(values, numpy_dtype(signature.outputs[name].dtype))
+            for name, values in answer.items()
+        }
+
+    def close(self) -> None:
+        """Closes every thread's connection."""
+        with self._lock:
+            for connection in self._all:
+                connection.close()
+            self._all.clear()
+
+    def _connection(self, timeout_s: float) -> http.client.HTTPConnection:
+        connection: http.client.HTTPConnection | None
+        connection = getattr(self._of_thread, "connection", None)
+        if connection is None:
+            connection = http.client.HTTPConnection(self.address)
+            self._of_thread.connection = connection
+            with self._lock:
+                self._all.append(connection)
+        connection.timeout = timeout_s
+        if connection.sock is not None:
+            connection.sock.settimeout(timeout_s)
+        return connection
+
+    def _exchange(self, method: str, path: str, body: object, timeout_s: float) -> dict:
+        connection = self._connection(timeout_s)
+        payload = None if body is None else json.dumps(body).encode()
+        try:
+            connection.request(method, path, payload, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            text = response.read().decode("utf-8", "surrogateescape")
+        except TimeoutError:
+            connection.close()
+            raise CallError(
+                grpc.StatusCode.DEADLINE_EXCEEDED, f"no answer within {timeout_s:.3g} s"
+            ) from None
+        except (*_CONNECTION_ERRORS, OSError) as error:  # OSError: no such host, no route
+            connection.close()
+            raise UnavailableError(str(error) or type(error).__name__) from None
+        if response.status == 200:
+            document = json.loads(text)
+            assert isinstance(document, dict)
+            return document
+        try:
+            message = str(json.loads(text)["error"])
+        except (ValueError, KeyError, TypeError):
+            message = text[:200]
+        if response.status == 503:
+            raise UnavailableError(message)
+        raise CallError(_CODES.get(response.status, grpc.StatusCode.UNKNOWN), message)
+
+
+_CODES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    404: grpc.StatusCode.NOT_FOUND,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    500: grpc.StatusCode.INTERNAL,
+    501: grpc.StatusCode.UNIMPLEMENTED,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+
+
+def _call_failed(error: grpc.RpcError) -> CallError:
+    code, details = error.code(), error.details() or ""
+    return (
+        UnavailableError(details)
+        if code is grpc.StatusCode.UNAVAILABLE
+        else CallError(code, details)
+    )
+
+
+def _json_values(value: object) -> object:
+    """Nested lists with bytes as text, or as {"b64": ...} where they are no UTF-8."""
+    if isinstance(value, list):
+        return [_json_values(element) for element in value]
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return {"b64": base64.b64encode(value).decode()}
+    return value
+
+
+def _nested_array(values: object, dtype: np.dtype | None) -> np.ndarray:
+    if dtype is None or dtype.kind != "O":
+        return np.array(values, dtype=dtype)
+    shape: list[int] = []
+    level = values
+    while isinstance(level, list):
+        shape.append(len(level))
+        level = level[0] if level else None
+    flat: list[bytes] = []
+    _flatten(values, flat)
+    array = np.empty(len(flat), dtype=object)
+    array[:] = flat
+    return array.reshape(shape)
+
+
+def _flatten(value: object, flat: list[bytes]) -> None:
+    if isinstance(value, list):
+        for element in value:
+            _flatten(element, flat)
+    elif isinstance(value, dict):
+        flat.append(base64.b64decode(value["b64"]))
+    else:
+        flat.append(str(value).encode("utf-8", "surrogateescape"))

@@ -1,0 +1,1 @@
+"""A trained run -> a SavedModel with signatures, manifest and warm-up requests."""
