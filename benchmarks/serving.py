@@ -124,7 +124,7 @@ def latency(
 
 def scoring(data: DataDirectory, export_dir: Path, workdir: Path, rows: int) -> dict[str, Any]:
     """Rows a second: `clickparity score` (marginal over a small start) and the bare SavedModel."""
-    from jobs.commands.score import score_files
+    from jobs.scoring import score_files
     from pipeline.transform.parity_sample import real_rows
     from serving.server.servable import Servable
 

@@ -12,14 +12,13 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jobs.command import Command, Group, commands
 from pipeline.errors import ClickparityError, ConfigError
 
 __all__ = ["entry_point", "main"]
-
-Job = Callable[[argparse.Namespace], tuple[Any, str]]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -31,182 +30,62 @@ class _Parser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     """Every command and its options. Nothing heavy is imported."""
+    known = commands()
     parser = _Parser(
         prog="clickparity",
         description="CTR models that score in production exactly as they scored in training.",
+        epilog=_grouped(known),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="clickparity COMMAND [--help] ...",
     )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-
-    def command(name: str, job: str, help_text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=help_text, description=help_text)
+    parser.add_argument("--version", action="version", version=_version())
+    choices = parser.add_subparsers(
+        dest="command",
+        metavar="COMMAND",
+        prog="clickparity",
+        required=True,
+        help=argparse.SUPPRESS,
+    )
+    for name, command in known.items():
+        sub = choices.add_parser(name, description=f"{command.HELP[0].upper()}{command.HELP[1:]}.")
+        command.add_arguments(sub)
         sub.add_argument("--json", action="store_true", help="print the result as one JSON object")
         sub.add_argument("--verbose", action="store_true", help="show the logs of the libraries")
-        sub.set_defaults(job=job)
-        return sub
-
-    def config_options(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--config", metavar="FILE", help="YAML of the pipeline, see configs/")
-        sub.add_argument(
-            "--set",
-            nargs="+",
-            action="extend",
-            default=[],
-            metavar="KEY=VALUE",
-            help="overrides, e.g. model.norm=layer train.global_batch_size=512",
-        )
-
-    sub = command("synth", "synth", "make a click log with known true probabilities")
-    sub.add_argument("--out", required=True, metavar="DIR")
-    sub.add_argument("--rows", required=True, type=int)
-    sub.add_argument("--ctr", type=float, default=0.02, help="mean click probability")
-    sub.add_argument("--days", type=int, default=7)
-    sub.add_argument("--seed", type=int, default=0)
-    sub.add_argument("--drift", type=float, default=1.0, help="scale of the day-to-day drift")
-    sub.add_argument("--files", type=int, default=4)
-    sub.add_argument(
-        "--sequences",
-        action="store_true",
-        help="with contextual, clicked and unclicked ads (--schema synthetic_sequences)",
-    )
-
-    sub = command(
-        "preprocess", "preprocess", "raw click logs -> TFRecords (Beam options pass through)"
-    )
-    sub.add_argument("--schema", required=True, metavar="NAME|FILE")
-    sub.add_argument("--input", required=True, nargs="+", metavar="GLOB")
-    sub.add_argument("--out", required=True, metavar="DATA_DIR")
-    sub.add_argument("--base-statistics", metavar="DIR", help="keep the ids of this vocabulary")
-    config_options(sub)
-
-    sub = command("train", "train", "train a model on a data directory")
-    sub.add_argument("--data", required=True, metavar="DATA_DIR")
-    sub.add_argument("--out", required=True, metavar="RUN_DIR")
-    config_options(sub)
-
-    sub = command("evaluate", "evaluate", "metrics of a run on a split")
-    sub.add_argument("--run", required=True, metavar="RUN_DIR")
-    sub.add_argument("--split", default="test")
-    sub.add_argument(
-        "--by",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="COLUMN",
-        help="also per value of these columns of the schema",
-    )
-
-    sub = command("parity", "parity", "build RUN_DIR/export and prove that it scores as trained")
-    sub.add_argument("--run", required=True, metavar="RUN_DIR")
-    sub.add_argument("--against", metavar="RUN_DIR", help="another run to show beside it")
-    sub.add_argument(
-        "--cpp-loader",
-        choices=("auto", "on", "off"),
-        default="auto",
-        help="score with TF Serving's C++ loader too; auto: where a compiler exists; on: always",
-    )
-
-    sub = command("export", "export", "gate on the parity report, then publish the same bytes")
-    sub.add_argument("--run", required=True, metavar="RUN_DIR")
-    sub.add_argument("--models", required=True, metavar="DIR")
-    sub.add_argument("--name", required=True)
-
-    sub = command("publish", "publish", "publish an export as the next version")
-    sub.add_argument("--export", required=True, metavar="DIR")
-    sub.add_argument("--models", required=True, metavar="DIR")
-    sub.add_argument("--name", required=True)
-    sub.add_argument("--force", action="store_true", help="even if it was rolled back or is live")
-
-    sub = command("versions", "versions", "list the published versions of a model")
-    sub.add_argument("--models", required=True, metavar="DIR")
-    sub.add_argument("--name", required=True)
-
-    sub = command("rollback", "rollback", "publish an older version again, under the next number")
-    sub.add_argument("--models", required=True, metavar="DIR")
-    sub.add_argument("--name", required=True)
-    sub.add_argument("--to", type=int, metavar="VERSION", help="default: the one before")
-
-    sub = command("prune", "prune", "delete old versions, never the live one")
-    sub.add_argument("--models", required=True, metavar="DIR")
-    sub.add_argument("--name", required=True)
-    sub.add_argument("--keep", type=int, default=3)
-
-    sub = command(
-        "score", "score", "batch prediction with an exported model (Beam options pass through)"
-    )
-    sub.add_argument("--model", required=True, metavar="DIR", help="an export or published version")
-    sub.add_argument("--input", required=True, nargs="+", metavar="GLOB")
-    sub.add_argument("--out", required=True, metavar="DIR")
-    sub.add_argument("--schema", metavar="NAME|FILE", help="of the files; default: the export's")
-    sub.add_argument("--format", choices=("parquet", "csv"), default="parquet")
-    sub.add_argument("--max-reject-rate", type=float, default=0.01)
-
-    sub = command("stats", "stats", "show the statistics of a data directory")
-    sub.add_argument("data", metavar="DATA_DIR")
-
-    sub = command("drift", "drift", "compare a data directory with an earlier one (a gate)")
-    sub.add_argument("--data", required=True, metavar="DATA_DIR", help="today's")
-    sub.add_argument("--against", required=True, metavar="DATA_DIR", help="the last accepted one's")
-    config_options(sub)
-
-    sub = command("schema", "schema", "write a first schema from a sample of a file")
-    sub.add_argument("action", choices=("infer",))
-    sub.add_argument("file", metavar="FILE")
-    sub.add_argument("--out", metavar="FILE", help="default: print it")
-    sub.add_argument("--label", metavar="COLUMN", help="when it cannot be told from the values")
-    sub.add_argument("--sample-rows", type=int, default=100_000)
-
-    command("models", "models", "list models, normalizations, losses and their options")
-
-    sub = command(
-        "serve", "serve", "serve published models (TF Serving if on PATH, else for development)"
-    )
-    sub.add_argument("--models", required=True, metavar="DIR")
-    sub.add_argument("--name", help="only this model")
-    sub.add_argument("--host", default="127.0.0.1")
-    sub.add_argument("--grpc-port", type=int, default=8500)
-    sub.add_argument("--rest-port", type=int, default=8501)
-
-    sub = command("serve-config", "serve_config", "write the files that TF Serving is started with")
-    sub.add_argument("--models", required=True, metavar="DIR")
-    sub.add_argument("--out", required=True, metavar="DIR")
-    sub.add_argument("--name", help="only this model (needed for gs://)")
-    sub.add_argument("--base-path", metavar="DIR", help="where the server sees --models")
-    sub.add_argument("--num-batch-threads", type=int, default=os.cpu_count() or 4)
-
-    sub = command("predict", "predict", "score the raw rows of a file with a server")
-    sub.add_argument("--address", required=True, metavar="HOST:PORT")
-    sub.add_argument("--name", required=True)
-    sub.add_argument("--input", required=True, nargs="+", metavar="FILE")
-    sub.add_argument(
-        "--schema",
-        metavar="NAME|FILE",
-        help="of the file; default: text with a header, Parquet or JSON Lines by its ending",
-    )
-    sub.add_argument("--protocol", choices=("grpc", "rest"), default="grpc")
-    sub.add_argument("--rows", type=int, help="only the first rows")
-
-    sub = command(
-        "run", "run", "the scheduled batch run: preprocess, train, evaluate, parity, publish"
-    )
-    sub.add_argument("--input", nargs="+", default=[], metavar="GLOB")
-    sub.add_argument("--workdir", default="workdir", metavar="DIR")
-    config_options(sub)
-
-    sub = command("demo", "demo", "the whole product on a synthetic log, with a report")
-    sub.add_argument("--out", default="demo_out", metavar="DIR")
-    sub.add_argument("--rows", type=int, default=200_000)
+        sub.set_defaults(main=command.main)
     return parser
 
 
-_PASSES_BEAM_OPTIONS = ("preprocess", "run", "score")
+def _grouped(known: Mapping[str, Command]) -> str:
+    """The commands by what one wants, a line each."""
+    width = max(map(len, known))
+    lines = []
+    for group in Group:
+        members = [(name, command) for name, command in known.items() if command.GROUP is group]
+        lines += [f"{group}:", *(f"  {n:<{width}}  {c.HELP}" for n, c in members), ""]
+    return "\n".join([*lines, "clickparity COMMAND --help explains one of them."])
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"clickparity {version('clickparity')}"
+    except PackageNotFoundError:  # a checkout on sys.path that nobody installed
+        return "clickparity (not installed)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        arguments, rest = build_parser().parse_known_args(argv)
-        if rest and arguments.command not in _PASSES_BEAM_OPTIONS:
+        parser = build_parser()
+        argv = sys.argv[1:] if argv is None else list(argv)
+        if not argv:
+            parser.print_help()
+            return 0
+        _check_command(argv[0])
+        arguments, rest = parser.parse_known_args(argv)
+        if rest and not getattr(commands()[arguments.command], "PASSES_BEAM_OPTIONS", False):
             raise ConfigError(
                 f"clickparity {arguments.command} has no such argument",
                 " ".join(rest),
@@ -214,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         arguments.beam_options = rest
         _configure_logging(arguments.verbose)
-        result, text = _find(arguments.job)(arguments)
+        result, text = arguments.main(arguments)
     except ClickparityError as error:
         print(f"clickparity: {error}", file=sys.stderr)
         return error.exit_code
@@ -235,12 +114,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _find(name: str) -> Job:
-    """The job's `main`, imported only when it is called for."""
-    import importlib
+def _check_command(name: str) -> None:
+    """Refuses a command that does not exist, with the nearest one."""
+    if not name.startswith("-") and name not in (known := commands()):
+        from pipeline.strict_config import did_you_mean
 
-    job: Job = importlib.import_module(f"jobs.commands.{name}").main
-    return job
+        raise ConfigError("clickparity has no such command", repr(name), did_you_mean(name, known))
 
 
 def _configure_logging(verbose: bool) -> None:

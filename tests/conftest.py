@@ -124,8 +124,8 @@ def tiny_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_work(tiny_log: Path, tmp_path_factory: pytest.TempPathFactory) -> TinyWork:
     """`clickparity run` on the tiny log with a layer-norm DCN-v2, in this process."""
-    from jobs.commands.run import run_pipeline
     from jobs.config import load_run_config
+    from jobs.scheduled_run import run_pipeline
 
     path = tmp_path_factory.mktemp("work")
     pattern = str(tiny_log / "*.csv")

@@ -2,6 +2,26 @@
 
 from __future__ import annotations
 
-from jobs.demo.product import main
+import argparse
 
-__all__ = ["main"]
+from jobs.command import Answer, Group
+
+__all__ = ["GROUP", "HELP", "add_arguments", "main"]
+
+GROUP = Group.START
+HELP = "the whole product on a synthetic log, with a report"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    parser.add_argument("--out", default="demo_out", metavar="DIR")
+    parser.add_argument("--rows", type=int, default=200_000)
+
+
+def main(arguments: argparse.Namespace) -> Answer:
+    """Runs the demo in `--out`; finished steps are not repeated."""
+    from pathlib import Path
+
+    from jobs.demo.product import run_demo
+
+    return run_demo(Path(arguments.out), arguments.rows, tables_to_stderr=arguments.json)

@@ -1,23 +1,36 @@
-"""`clickparity drift`: today's data against the last accepted run's, before anything trains."""
+"""`clickparity drift`: compare a data directory with an earlier one (a gate)."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from jobs.config import load_run_config
-from jobs.show.progress import say
-from jobs.show.tables import table
-from pipeline.errors import GateError
-from pipeline.records.data_directory import DataDirectory
-from pipeline.statistics.drift import DriftReport, compare_statistics
-from pipeline.statistics.feature_statistics import FeatureStatistics
+from jobs.command import Answer, Group, add_config_arguments
 
-__all__ = ["drift_table", "main"]
+__all__ = ["GROUP", "HELP", "add_arguments", "main"]
+
+GROUP = Group.DATA
+HELP = "compare a data directory with an earlier one (a gate)"
 
 
-def main(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    parser.add_argument("--data", required=True, metavar="DATA_DIR", help="today's")
+    parser.add_argument(
+        "--against", required=True, metavar="DATA_DIR", help="the last accepted one's"
+    )
+    add_config_arguments(parser)
+
+
+def main(arguments: argparse.Namespace) -> Answer:
     """Compares two data directories; exit 3, with the table on stderr, when they drifted apart."""
+    from jobs.config import load_run_config
+    from jobs.show.progress import say
+    from jobs.show.tables import table
+    from pipeline.errors import GateError
+    from pipeline.records.data_directory import DataDirectory
+    from pipeline.statistics.drift import compare_statistics
+    from pipeline.statistics.feature_statistics import FeatureStatistics
+
     config = load_run_config(arguments.config, arguments.set).drift
     today = DataDirectory.open(arguments.data)
     before = DataDirectory.open(arguments.against)
@@ -26,15 +39,10 @@ def main(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         FeatureStatistics.load(before.path / "statistics"),
         config,
     )
-    text = drift_table(report, f"{today.path} against {before.path}")
+    text = table(report.HEADER, report.table_rows(), title=f"{today.path} against {before.path}")
     try:
         report.raise_if_drifted()
     except GateError:
         say(text)
         raise
     return report.to_json(), text
-
-
-def drift_table(report: DriftReport, title: str = "") -> str:
-    """The report as a table, worst features marked in the last column."""
-    return table(DriftReport.HEADER, report.table_rows(), title=title)

@@ -1,21 +1,37 @@
-"""`clickparity parity`: builds the export of a run and proves that it scores as trained."""
+"""`clickparity parity`: build RUN_DIR/export and prove that it scores as trained."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from jobs.show.progress import say
-from jobs.show.tables import table
-from jobs.steps import parity_run
-from models.run_directory import RunDirectory
-from pipeline.errors import GateError
+from jobs.command import Answer, Group
 
-__all__ = ["main", "parity_table"]
+__all__ = ["GROUP", "HELP", "add_arguments", "main"]
+
+GROUP = Group.MODEL
+HELP = "build RUN_DIR/export and prove that it scores as trained"
 
 
-def main(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    parser.add_argument("--run", required=True, metavar="RUN_DIR")
+    parser.add_argument("--against", metavar="RUN_DIR", help="another run to show beside it")
+    parser.add_argument(
+        "--cpp-loader",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="score with TF Serving's C++ loader too; auto: where a compiler exists; on: always",
+    )
+
+
+def main(arguments: argparse.Namespace) -> Answer:
     """Runs every check; exit 3 when a bar fails (the report is written all the same)."""
+    from jobs.show.metrics import parity_table
+    from jobs.show.progress import say
+    from jobs.steps import parity_run
+    from models.run_directory import RunDirectory
+    from pipeline.errors import GateError
+
     run = RunDirectory.open(arguments.run)
     other = RunDirectory.open(arguments.against) if arguments.against else None
     report = parity_run(run, against=other, cpp_loader=arguments.cpp_loader, force=True)
@@ -31,14 +47,3 @@ def main(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
             "every parity bar must hold", ", ".join(failed), f"See {run.path / 'parity.html'}."
         )
     return report, text
-
-
-def parity_table(report: dict[str, Any], title: str) -> str:
-    """The checks, one a line."""
-    words = {True: "holds", False: "FAILS", None: "reported"}
-    rows = []
-    for check in report["checks"]:
-        bar = "" if check["bar"] is None else f"{check['bar']:.0e}" if check["bar"] else "0"
-        value = check["value"] if isinstance(check["value"], str) else f"{check['value']:.3g}"
-        rows.append([check["name"], value, bar, words[check["passed"]]])
-    return table(["parity check", "largest difference", "bar", ""], rows, title=title)

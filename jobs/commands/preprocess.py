@@ -1,26 +1,39 @@
-"""`clickparity preprocess`: raw click logs -> a data directory."""
+"""`clickparity preprocess`: raw click logs -> TFRecords (Beam options pass through)."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from jobs.beam_options import check_beam_options
-from jobs.config import load_run_config
-from jobs.show.progress import block_progress, say
-from jobs.show.tables import table
-from pipeline.records.data_directory import DataDirectory
-from pipeline.schema import FeatureSchema
+from jobs.command import Answer, Group, add_config_arguments
 
-__all__ = ["main", "summary_table"]
+__all__ = ["GROUP", "HELP", "add_arguments", "main"]
+
+GROUP = Group.DATA
+HELP = "raw click logs -> TFRecords (Beam options pass through)"
+PASSES_BEAM_OPTIONS = True
 
 
-def main(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    parser.add_argument("--schema", required=True, metavar="NAME|FILE")
+    parser.add_argument("--input", required=True, nargs="+", metavar="GLOB")
+    parser.add_argument("--out", required=True, metavar="DATA_DIR")
+    parser.add_argument("--base-statistics", metavar="DIR", help="keep the ids of this vocabulary")
+    add_config_arguments(parser)
+
+
+def main(arguments: argparse.Namespace) -> Answer:
     """Runs the Beam job, or says that it is done already."""
+    from jobs.beam_options import check_beam_options
+    from jobs.config import load_run_config
+    from jobs.show.progress import block_progress, say
+    from jobs.show.statistics import summary_table
+    from pipeline.schema import FeatureSchema
+
     config = load_run_config(arguments.config, arguments.set)
     schema = FeatureSchema.load(arguments.schema)
     check_beam_options(arguments.beam_options)
-    from pipeline.preprocessing.job import preprocess
+    from pipeline.preprocessing.job import preprocess  # TensorFlow and Beam: after the refusals
 
     say(f"preprocessing {' '.join(arguments.input)} with schema {schema.name}")
     data = preprocess(
@@ -32,22 +45,5 @@ def main(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         beam_options=arguments.beam_options,
         progress=block_progress,
     )
-    return {"data": str(data.path), "fingerprint": data.fingerprint, **data.summary}, summary_table(
-        data
-    )
-
-
-def summary_table(data: DataDirectory) -> str:
-    """Where every input row went."""
-    summary = data.summary
-    total = summary["input_rows"] or 1
-    rows: list[list[Any]] = []
-    for name, split in summary["splits"].items():
-        share = f"{split['input_rows'] / total:.2%}"
-        rows.append(
-            [name, split["input_rows"], share, f"{split['label_rate']:.4%}", split["shards"]]
-        )
-    for name in ("dropped_by_sampling", "rejected_rows"):
-        rows.append([name.replace("_", " "), summary[name], f"{summary[name] / total:.2%}", "", ""])
-    rows.append(["input rows", summary["input_rows"], "100.00%", "", ""])
-    return table(["where", "rows", "share", "label rate", "shards"], rows, title=str(data.path))
+    result = {"data": str(data.path), "fingerprint": data.fingerprint, **data.summary}
+    return result, summary_table(data)

@@ -1,18 +1,32 @@
-"""`clickparity publish`: makes an export the next version of a model."""
+"""`clickparity publish`: publish an export as the next version."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from serving.repository.repository import ModelRepository
-from serving.repository.version_check import loads_and_answers
+from jobs.command import Answer, Group, add_models_argument
 
-__all__ = ["main"]
+__all__ = ["GROUP", "HELP", "add_arguments", "main"]
+
+GROUP = Group.PUBLISH
+HELP = "publish an export as the next version"
 
 
-def main(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    parser.add_argument("--export", required=True, metavar="DIR")
+    add_models_argument(parser)
+    parser.add_argument("--name", required=True)
+    parser.add_argument(
+        "--force", action="store_true", help="even if it was rolled back or is live"
+    )
+
+
+def main(arguments: argparse.Namespace) -> Answer:
     """Copies beside, verifies, loads once, renames."""
+    from serving.repository.repository import ModelRepository
+    from serving.repository.version_check import loads_and_answers
+
     repository = ModelRepository(arguments.models, arguments.name)
     answer = repository.publish(arguments.export, check=loads_and_answers, force=arguments.force)
     return {

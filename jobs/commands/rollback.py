@@ -1,18 +1,29 @@
-"""`clickparity rollback`: serves an older version's bytes again, under the next number."""
+"""`clickparity rollback`: publish an older version again, under the next number."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from serving.repository.repository import ModelRepository
-from serving.repository.version_check import loads_and_answers
+from jobs.command import Answer, Group, add_models_argument
 
-__all__ = ["main"]
+__all__ = ["GROUP", "HELP", "add_arguments", "main"]
+
+GROUP = Group.PUBLISH
+HELP = "publish an older version again, under the next number"
 
 
-def main(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    add_models_argument(parser)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--to", type=int, metavar="VERSION", help="default: the one before")
+
+
+def main(arguments: argparse.Namespace) -> Answer:
     """Publishes the older version again; the bad one stays listed."""
+    from serving.repository.repository import ModelRepository
+    from serving.repository.version_check import loads_and_answers
+
     repository = ModelRepository(arguments.models, arguments.name)
     answer = repository.rollback(arguments.to, check=loads_and_answers)
     return {"version": answer.number, "fingerprint": answer.fingerprint}, answer.message

@@ -1,20 +1,34 @@
-"""`clickparity schema infer`: a first schema from a sample of a file, to be read and corrected."""
+"""`clickparity schema`: write a first schema from a sample of a file."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
-from typing import Any
 
-from jobs.show.progress import say
-from pipeline.errors import ConfigError
-from pipeline.schema_inference.infer import infer_schema
+from jobs.command import Answer, Group
 
-__all__ = ["main"]
+__all__ = ["GROUP", "HELP", "add_arguments", "main"]
+
+GROUP = Group.DATA
+HELP = "write a first schema from a sample of a file"
 
 
-def main(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    parser.add_argument("action", choices=("infer",))
+    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("--out", metavar="FILE", help="default: print it")
+    parser.add_argument("--label", metavar="COLUMN", help="when it cannot be told from the values")
+    parser.add_argument("--sample-rows", type=int, default=100_000)
+
+
+def main(arguments: argparse.Namespace) -> Answer:
     """Prints the YAML, or writes it to --out; a file that is there is never overwritten."""
+    from pathlib import Path
+
+    from jobs.show.progress import say
+    from pipeline.errors import ConfigError
+    from pipeline.schema_inference.infer import infer_schema
+
     out = Path(arguments.out) if arguments.out else None
     if out is not None and out.exists():
         raise ConfigError("--out must be a new file", str(out), "Remove it, or choose another.")

@@ -1,36 +1,37 @@
-"""`clickparity score`: batch prediction, files scored with an exported SavedModel.
-
-OUT/part-00000-of-00004.parquet   file, row (from 0, in its file), probability, logit
-OUT/rejects/*.jsonl               rows that could not be read: file, offset, reason, raw
-OUT/summary.json  OUT/_SUCCESS    where every input row went; the fingerprint
-"""
+"""`clickparity score`: batch prediction with an exported model (Beam options pass through)."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
-from pathlib import Path
-from typing import Any
 
-from jobs.beam_options import check_beam_options
-from jobs.show.progress import block_progress, say
-from jobs.show.tables import table
-from pipeline.errors import ConfigError
-from pipeline.paths import expand_inputs
-from pipeline.schema import FeatureSchema
-from pipeline.step_directory import fingerprint_of, is_finished, step_directory
-from serving.export.manifest import MANIFEST_PATH, Manifest, verify_manifest
+from jobs.command import Answer, Group
 
-__all__ = ["export_of", "main", "score_files"]
+__all__ = ["GROUP", "HELP", "add_arguments", "main"]
 
-SCHEMA_PATH = "assets.extra/schema.yaml"
-_FORMAT_VERSION = 1
-_BLOCK_BYTES = 8 << 20
+GROUP = Group.MODEL
+HELP = "batch prediction with an exported model (Beam options pass through)"
+PASSES_BEAM_OPTIONS = True
 
 
-def main(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    parser.add_argument(
+        "--model", required=True, metavar="DIR", help="an export or published version"
+    )
+    parser.add_argument("--input", required=True, nargs="+", metavar="GLOB")
+    parser.add_argument("--out", required=True, metavar="DIR")
+    parser.add_argument("--schema", metavar="NAME|FILE", help="of the files; default: the export's")
+    parser.add_argument("--format", choices=("parquet", "csv"), default="parquet")
+    parser.add_argument("--max-reject-rate", type=float, default=0.01)
+
+
+def main(arguments: argparse.Namespace) -> Answer:
     """Scores the files, or says that it is done already."""
+    from jobs.beam_options import check_beam_options
+    from jobs.scoring import score_files
+    from jobs.show.progress import block_progress, say
+    from jobs.show.tables import table
+
     check_beam_options(arguments.beam_options)
     say(f"scoring {' '.join(arguments.input)} with {arguments.model}")
     summary = score_files(
@@ -46,166 +47,3 @@ def main(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     rows = [[n.replace("_", " "), summary[n]] for n in ("scored_rows", "rejected_rows")]
     rows += [["input rows", summary["input_rows"]], ["model", summary["model_fingerprint"]]]
     return {"out": str(arguments.out), **summary}, table(["", ""], rows, title=str(arguments.out))
-
-
-def score_files(
-    model: str | Path,
-    inputs: list[str],
-    out: str | Path,
-    *,
-    schema: str | Path | None = None,
-    output: str = "parquet",
-    max_reject_rate: float = 0.01,
-    block_bytes: int = _BLOCK_BYTES,
-    beam_options: list[str] | None = None,
-    progress: Any = None,
-) -> dict[str, Any]:
-    """Scores files into `out`, unless that is done.
-
-    Args:
-        model: an export, a published version, or a model's directory (its latest version).
-        inputs: paths and globs.
-        out: a new or empty directory.
-        schema: how the files are laid out, where they are not laid out as the training data was.
-        output: "parquet" or "csv".
-        max_reject_rate: above this share of unreadable rows the job fails.
-        block_bytes: size of the pieces that text files are cut into.
-        beam_options: Beam's own.
-        progress: see `pipeline.preprocessing.job.Progress`.
-
-    Returns:
-        The contents of summary.json.
-
-    Raises:
-        ConfigError: no such model, one without a schema, or a layout that lacks its inputs.
-        GateError: the export is damaged.
-        DataError: too many rejects, no rows, or a file that cannot be read.
-    """
-    if not 0 <= max_reject_rate <= 1:
-        raise ConfigError("--max-reject-rate must lie in 0 .. 1", max_reject_rate)
-    out, export_dir = Path(out), export_of(Path(model))
-    manifest = verify_manifest(export_dir)
-    layout = _layout(export_dir, schema)
-    files = [[f.path, f.size, f.version] for f in expand_inputs(inputs)]
-    digest = {path: record.sha256 for path, record in manifest.files.items()}
-    fingerprint = fingerprint_of(
-        *("score", _FORMAT_VERSION, digest, layout.fingerprint(), files),
-        *(output, block_bytes, max_reject_rate),
-    )
-    if is_finished(out, fingerprint):
-        done: dict[str, Any] = json.loads((out / "summary.json").read_text())
-        say(f"nothing to do: {out} holds these scores")
-        return done
-    return _score(
-        export_dir,
-        manifest,
-        layout,
-        inputs,
-        out,
-        fingerprint,
-        output=output,
-        limit=max_reject_rate,
-        block_bytes=block_bytes,
-        beam_options=beam_options or [],
-        progress=progress,
-    )
-
-
-def _score(
-    export_dir: Path,
-    manifest: Manifest,
-    layout: FeatureSchema,
-    inputs: list[str],
-    out: Path,
-    fingerprint: str,
-    *,
-    output: str,
-    limit: float,
-    block_bytes: int,
-    beam_options: list[str],
-    progress: Any,
-) -> dict[str, Any]:
-    from pipeline.sources import plan_blocks
-    from serving.batch_scoring import ScorePlan, check_reject_rate, run_scoring
-
-    read = plan_blocks(layout, inputs, block_bytes=block_bytes)
-    _check_inputs(read.schema, manifest)
-    with step_directory(out, fingerprint) as staging:
-        plan = ScorePlan(
-            export_dir=str(export_dir.resolve()),
-            fingerprint=manifest.fingerprint,
-            schema=read.schema,
-            staging=str(staging),
-            output=output,  # type: ignore[arg-type]  # argparse allows no other
-            num_blocks=len(read.blocks),
-        )
-        counts = run_scoring(plan, read.blocks, beam_options=beam_options, progress=progress)
-        check_reject_rate(counts, limit)
-        for name in ("spill", "progress"):
-            shutil.rmtree(staging / name)
-        summary = {
-            **counts,
-            "input_files": len(read.files),
-            "input_bytes": sum(f.size for f in read.files),
-            "parts": len(list(staging.glob("part-*"))),
-            "format": output,
-            "model_fingerprint": manifest.fingerprint,
-            "model_path": str(export_dir),
-            "norm": manifest.extra.get("norm"),
-        }
-        (staging / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    return summary
-
-
-def export_of(model: Path) -> Path:
-    """The SavedModel directory that `--model` means: itself, or its latest published version.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    if (model / MANIFEST_PATH).is_file():
-        return model
-    versions = [p for p in model.glob("*") if p.name.isdecimal() and (p / MANIFEST_PATH).is_file()]
-    if not versions:
-        raise ConfigError(
-            "--model must name an export, a published version or a model's directory",
-            f"{model} ({'no ' + MANIFEST_PATH if model.is_dir() else 'no such directory'})",
-            "Try RUN_DIR/export or MODELS_DIR/NAME.",
-        )
-    return max(versions, key=lambda path: int(path.name))
-
-
-def _layout(export_dir: Path, schema: str | Path | None) -> FeatureSchema:
-    """How the files are laid out, without label, time and split: for scoring nobody needs them."""
-    if schema is not None:
-        return FeatureSchema.load(schema).inputs_only()
-    path = export_dir / SCHEMA_PATH
-    if not path.is_file():
-        raise ConfigError(
-            "the export must carry its schema",
-            f"no {SCHEMA_PATH} in {export_dir}",
-            "It is older than `score`: name the schema with --schema, or export again.",
-        )
-    return FeatureSchema.from_yaml(path.read_text(), str(path)).inputs_only()
-
-
-def _check_inputs(schema: FeatureSchema, manifest: Manifest) -> None:
-    """The layout's columns must be the model's inputs, in its order.
-
-    Raises:
-        ConfigError: they are not.
-    """
-    expected = manifest.extra["inputs"]
-    given = {
-        "numbers": list(schema.input_numbers),
-        "texts": list(schema.input_texts),
-        "images": list(schema.input_images),
-    }
-    for kind, columns in given.items():
-        if columns != expected[kind]:
-            differing = sorted(set(columns) ^ set(expected[kind])) or columns
-            raise ConfigError(
-                "the layout must have the model's inputs, in their order",
-                f"{kind} differ in {', '.join(differing[:5])}",
-                f"Use the schema that the model was trained with ({SCHEMA_PATH} of the export).",
-            )

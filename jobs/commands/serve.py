@@ -1,17 +1,30 @@
-"""`clickparity serve`: serves published models until it is told to stop."""
+"""`clickparity serve`: serve published models (TF Serving if on PATH, else for development)."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from serving.server.local_server import serve
+from jobs.command import Answer, Group, add_models_argument
 
-__all__ = ["main"]
+__all__ = ["GROUP", "HELP", "add_arguments", "main"]
+
+GROUP = Group.SERVE
+HELP = "serve published models (TF Serving if on PATH, else for development)"
 
 
-def main(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    add_models_argument(parser)
+    parser.add_argument("--name", help="only this model")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--grpc-port", type=int, default=8500)
+    parser.add_argument("--rest-port", type=int, default=8501)
+
+
+def main(arguments: argparse.Namespace) -> Answer:
     """Blocks until SIGTERM or SIGINT."""
+    from serving.server.local_server import serve
+
     serve(
         arguments.models,
         arguments.grpc_port,

@@ -1,20 +1,33 @@
-"""`clickparity serve-config`: writes the files that TF Serving is started with."""
+"""`clickparity serve-config`: write the files that TF Serving is started with."""
 
 from __future__ import annotations
 
 import argparse
 import os
 from pathlib import Path
-from typing import Any
 
-from pipeline.errors import ConfigError
-from serving.server.tensorflow_config import server_flags, write_server_config
+from jobs.command import Answer, Group, add_models_argument
 
-__all__ = ["main"]
+__all__ = ["GROUP", "HELP", "add_arguments", "main"]
+
+GROUP = Group.SERVE
+HELP = "write the files that TF Serving is started with"
 
 
-def main(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    add_models_argument(parser)
+    parser.add_argument("--out", required=True, metavar="DIR")
+    parser.add_argument("--name", help="only this model (needed for gs://)")
+    parser.add_argument("--base-path", metavar="DIR", help="where the server sees --models")
+    parser.add_argument("--num-batch-threads", type=int, default=os.cpu_count() or 4)
+
+
+def main(arguments: argparse.Namespace) -> Answer:
     """Writes OUT/models.config, monitoring.config and batching_parameters.txt."""
+    from pipeline.errors import ConfigError
+    from serving.server.tensorflow_config import server_flags, write_server_config
+
     models_dir = Path(arguments.models)
     if "://" in arguments.models:
         names = [arguments.name] if arguments.name else []

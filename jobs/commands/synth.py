@@ -1,21 +1,42 @@
-"""`clickparity synth`: a click log whose true probabilities are known."""
+"""`clickparity synth`: write a click log whose true click probabilities are known."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
-from typing import Any
 
-from jobs.show.progress import say
-from pipeline.step_directory import make_writable
-from pipeline.synthetic.log import SyntheticLog, write_log
-from pipeline.synthetic.sequences import SequenceLog
+from jobs.command import Answer, Group
 
-__all__ = ["main"]
+__all__ = ["GROUP", "HELP", "add_arguments", "main"]
+
+GROUP = Group.DATA
+HELP = "write a click log whose true click probabilities are known"
 
 
-def main(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    parser.add_argument("--out", required=True, metavar="DIR")
+    parser.add_argument("--rows", required=True, type=int)
+    parser.add_argument("--ctr", type=float, default=0.02, help="mean click probability")
+    parser.add_argument("--days", type=int, default=7)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--drift", type=float, default=1.0, help="scale of the day-to-day drift")
+    parser.add_argument("--files", type=int, default=4)
+    parser.add_argument(
+        "--sequences",
+        action="store_true",
+        help="with contextual, clicked and unclicked ads (--schema synthetic_sequences)",
+    )
+
+
+def main(arguments: argparse.Namespace) -> Answer:
     """Writes the log as CSV files."""
+    from pathlib import Path
+
+    from jobs.show.progress import say
+    from pipeline.step_directory import make_writable
+    from pipeline.synthetic.log import SyntheticLog, write_log
+    from pipeline.synthetic.sequences import SequenceLog
+
     kind = SequenceLog if arguments.sequences else SyntheticLog
     log = kind(
         num_rows=arguments.rows,
@@ -28,7 +49,5 @@ def main(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     make_writable(out)
     say(f"writing {arguments.rows:,} rows to {out}")
     files = [str(p) for p in write_log(log, out, num_files=arguments.files)]
-    return {
-        "files": files,
-        "rows": arguments.rows,
-    }, f"{arguments.rows:,} rows in {len(files)} files in {out}"
+    result = {"files": files, "rows": arguments.rows}
+    return result, f"{arguments.rows:,} rows in {len(files)} files in {out}"

@@ -1,21 +1,33 @@
-"""`clickparity train`: a data directory -> a run directory."""
+"""`clickparity train`: train a model on a data directory."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
-from typing import Any
 
-from jobs.config import load_run_config
-from jobs.show.tables import table
-from jobs.steps import evaluate_run, train_run
-from pipeline.records.data_directory import SPLITS, DataDirectory
+from jobs.command import Answer, Group, add_config_arguments
 
-__all__ = ["main", "metrics_table"]
+__all__ = ["GROUP", "HELP", "add_arguments", "main"]
+
+GROUP = Group.MODEL
+HELP = "train a model on a data directory"
 
 
-def main(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    parser.add_argument("--data", required=True, metavar="DATA_DIR")
+    parser.add_argument("--out", required=True, metavar="RUN_DIR")
+    add_config_arguments(parser)
+
+
+def main(arguments: argparse.Namespace) -> Answer:
     """Trains (or goes on training) and evaluates on the test split (else on what is held out)."""
+    from pathlib import Path
+
+    from jobs.config import load_run_config
+    from jobs.show.metrics import metrics_table
+    from jobs.steps import evaluate_run, train_run
+    from pipeline.records.data_directory import SPLITS, DataDirectory
+
     config = load_run_config(arguments.config, arguments.set)
     data = DataDirectory.open(arguments.data)
     run = train_run(data, config, Path(arguments.out))
@@ -28,29 +40,3 @@ def main(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         split: metrics,
     }
     return result, metrics_table(metrics, f"{run.path}, {split} split")
-
-
-def metrics_table(metrics: dict[str, Any], title: str) -> str:
-    """Calibrated and raw figures side by side, and the best possible where it is known."""
-    names = (
-        "auc",
-        "average_precision",
-        "log_loss",
-        "normalized_entropy",
-        "calibration_ratio",
-        "expected_calibration_error",
-        "toss_metric",
-    )
-    rows = [[n.replace("_", " "), metrics[n], metrics["raw"][n]] for n in names]
-    rows.insert(
-        1,
-        [
-            "auc, 95 % interval",
-            f"{metrics['auc_low'] or 0:.4f} .. {metrics['auc_high'] or 0:.4f}",
-            "",
-        ],
-    )
-    for name, value in metrics.get("truth", {}).items():
-        rows.append([name.replace("_", " "), value, ""])
-    rows.append(["rows", int(metrics["count"]), ""])
-    return table(["metric", "calibrated", "raw"], rows, title=title)

@@ -1,19 +1,29 @@
-"""`clickparity versions`: what is published, and what is live."""
+"""`clickparity versions`: list the published versions of a model."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from jobs.show.tables import table
-from pipeline.errors import ConfigError
-from serving.repository.repository import ModelRepository
+from jobs.command import Answer, Group, add_models_argument
 
-__all__ = ["main"]
+__all__ = ["GROUP", "HELP", "add_arguments", "main"]
+
+GROUP = Group.PUBLISH
+HELP = "list the published versions of a model"
 
 
-def main(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    add_models_argument(parser)
+    parser.add_argument("--name", required=True)
+
+
+def main(arguments: argparse.Namespace) -> Answer:
     """Number, time, fingerprint, metrics, who is live; needs no TensorFlow."""
+    from jobs.show.tables import table
+    from pipeline.errors import ConfigError
+    from serving.repository.repository import ModelRepository
+
     found = ModelRepository(arguments.models, arguments.name).versions()
     if not found:
         raise ConfigError(

@@ -6,7 +6,6 @@ one passes the gate, is published, served and asked. The report shows what was m
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
 import shutil
@@ -27,7 +26,7 @@ from pipeline.records.data_directory import DataDirectory
 from pipeline.schema import FeatureSchema
 from pipeline.step_directory import make_writable
 
-__all__ = ["main"]
+__all__ = ["run_demo"]
 
 _MODEL = "ctr"
 _SETTINGS = [
@@ -43,12 +42,22 @@ _NORMS = ("layer", "batch")
 _ASKED = 10
 
 
-def main(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Runs the demo in `--out`; finished steps are not repeated."""
+def run_demo(
+    out: Path, num_rows: int, *, tables_to_stderr: bool = False
+) -> tuple[dict[str, Any], str]:
+    """Runs the demo; finished steps are not repeated.
+
+    Args:
+        out: a new directory, or that of an earlier demo.
+        num_rows: of the log.
+        tables_to_stderr: keep stdout for the result alone.
+
+    Raises:
+        ConfigError: `out` holds what no demo made, or too few rows.
+    """
     started = time.monotonic()
-    out = Path(arguments.out)
     make_writable(out)
-    data = _data(out, arguments.rows)
+    data = _data(out, num_rows)
     runs, parities, metrics = {}, {}, {}
     for i, norm in enumerate(_NORMS):
         say(f"[{3 + i}/7] train and prove DCN-v2 with {norm} norm")
@@ -60,7 +69,7 @@ def main(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         parities[norm] = parity_run(run)
     comparison = _comparison(metrics, parities)
     # With --json, stdout holds the one object and nothing else.
-    show = say if arguments.json else functools.partial(print, flush=True)
+    show = say if tables_to_stderr else functools.partial(print, flush=True)
     show(_comparison_table(comparison))
     say("[5/7] the gate: batch norm is refused, layer norm is published")
     refusal = _refused(runs["batch"], out)

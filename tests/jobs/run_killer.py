@@ -29,7 +29,7 @@ from tests.conftest import without_replica_check
 _IMPORTED_ONCE = (
     "jobs.beam_options",
     "jobs.show.progress",
-    "jobs.commands.run",
+    "jobs.scheduled_run",
     "jobs.steps",
     "models.calibration",
     "models.metrics",

@@ -121,7 +121,7 @@ def test_one_run_at_a_time(cli: Cli, tiny_work: TinyWork, tmp_path: Path) -> Non
 def test_whatever_changes_is_another_run(
     change: str, cli: Cli, tiny_work: TinyWork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import jobs.commands.run
+    import jobs.scheduled_run
 
     log = tmp_path / "log"
     pattern = Path(tiny_work.arguments[2])
@@ -139,8 +139,8 @@ def test_whatever_changes_is_another_run(
         seen[-1] = (seen[-1][0], run_dir.name)
         stop()
 
-    monkeypatch.setattr(jobs.commands.run, "_preprocessed", record)
-    monkeypatch.setattr(jobs.commands.run, "_trained_and_published", remember)
+    monkeypatch.setattr(jobs.scheduled_run, "_preprocessed", record)
+    monkeypatch.setattr(jobs.scheduled_run, "_trained_and_published", remember)
     settings = tiny_work.arguments[4:]
 
     def run(*more: str) -> None:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.cli import main
-from jobs.commands.score import export_of, score_files
+from jobs.scoring import export_of, score_files
 from pipeline.errors import ConfigError, DataError
 from serving import batch_scoring
 from serving.export.manifest import MANIFEST_PATH

@@ -350,7 +350,7 @@ def test_the_job_prints_the_table_and_refuses(
         (tmp_path / name / "summary.json").write_text("{}")
         (tmp_path / name / "_SUCCESS").write_text("f")
     config = argparse.Namespace(drift=DriftConfig())
-    monkeypatch.setattr(drift, "load_run_config", lambda *_: config)
+    monkeypatch.setattr("jobs.config.load_run_config", lambda *_: config)
     arguments = argparse.Namespace(
         data=str(tmp_path / "new"), against=str(tmp_path / "old"), config=None, set=[]
     )

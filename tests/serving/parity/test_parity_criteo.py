@@ -22,8 +22,8 @@ SETTINGS = (
 @pytest.fixture(scope="module")
 def work(sample_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What `clickparity run` made of the rows with layer norm, and a batch-norm run beside it."""
-    from jobs.commands.run import run_pipeline
     from jobs.config import load_run_config
+    from jobs.scheduled_run import run_pipeline
     from jobs.steps import parity_run, train_run
 
     path = tmp_path_factory.mktemp("criteo")
