@@ -133,7 +133,7 @@ def test_the_table_starts_with_the_numbers_of_its_initializer(initializer):
 MAKES_A_LARGE_TABLE = """
 import resource, sys
 from models.layers.feature_embedding import FeatureEmbedding
-from pipeline.encoded import EncodedSpec, IdFeature
+from pipeline.records.encoded import EncodedSpec, IdFeature
 
 def peak_mb():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -12,13 +12,13 @@ from tests.python_process import answer_of
 STEPS = """
 import resource
 import numpy as np, tensorflow as tf
-from models.config import parse_model_config
+from models.config.model import parse_model_config
 from models.losses import ClickLoss
 from models.optimizers import make_optimizer
-from models.train_config import parse_train_config
-from models.train_step import make_strategy, make_train_steps
+from models.config.train import parse_train_config
+from models.training.step import make_strategy, make_train_steps
 from models.zoo import build_model
-from pipeline.encoded import EncodedSpec, IdFeature
+from pipeline.records.encoded import EncodedSpec, IdFeature
 
 spec = EncodedSpec(("n",), (IdFeature("a", 100),))
 config = parse_train_config({"global_batch_size": 512})

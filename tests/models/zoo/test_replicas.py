@@ -10,9 +10,9 @@ PROGRAM = """
 import numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from models.config import parse_model_config
+from models.config.model import parse_model_config
 from models.zoo import build_model
-from pipeline.encoded import EncodedSpec, IdFeature
+from pipeline.records.encoded import EncodedSpec, IdFeature
 
 spec = EncodedSpec(numeric=("a",), categorical=(IdFeature("x", 9), IdFeature("y", 9)))
 rng = np.random.default_rng(0)

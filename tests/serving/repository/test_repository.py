@@ -456,7 +456,7 @@ def test_a_write_that_the_kernel_cuts_short(tmp_path) -> None:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from serving.repository import ModelRepository
+from serving.repository.repository import ModelRepository
 def check(directory):
     print("checking", flush=True)
     time.sleep(600)

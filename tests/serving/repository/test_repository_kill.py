@@ -51,7 +51,7 @@ SAVED_MODELS = """
 import json, sys
 from pathlib import Path
 import tensorflow as tf
-from serving.manifest import write_manifest
+from serving.export.manifest import write_manifest
 for weight in range(3):
     module = tf.Module()
     module.weight = tf.Variable([float(weight + 1)] * 5000)
