@@ -1,0 +1,49 @@
+"""DCN: its options. The network is beside them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from models.config.model import MODELS, Count, ModelConfig
+from models.norms.base import NormConfig
+from models.norms.batch import BatchNormConfig
+from models.registry import Paper
+from pipeline.strict_config import StrictConfig
+
+if TYPE_CHECKING:
+    from models.zoo.base import CTRModel
+    from pipeline.records.encoded import EncodedSpec
+
+__all__ = ["CrossOptions", "DCNConfig"]
+
+
+class CrossOptions(StrictConfig):
+    """Cross layers of dcn.
+
+    Attributes:
+        num_layers: number of cross layers; the polynomial degree minus one.
+    """
+
+    label: ClassVar[str] = "model.cross"
+    num_layers: Count = 3
+
+
+@MODELS.add
+class DCNConfig(ModelConfig):
+    """DCN.
+
+    Attributes:
+        cross: the cross network.
+    """
+
+    title: ClassVar[str] = "vector cross network beside an MLP"
+    paper: ClassVar[Paper | None] = Paper(2017, "1708.05123", "Wang et al.")
+    paper_norm: ClassVar[type[NormConfig]] = BatchNormConfig
+    name: Literal["dcn"] = "dcn"
+    cross: CrossOptions = CrossOptions()
+
+    def build(self, spec: EncodedSpec, *, dropout: float | None = None) -> CTRModel:
+        """`DCN`."""
+        from models.zoo.dcn.network import DCN
+
+        return DCN(self, spec, dropout=dropout)
