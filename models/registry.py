@@ -6,7 +6,6 @@ in the family's folder are found by scanning it. Plain data, no TensorFlow.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import importlib
 import pkgutil
@@ -19,25 +18,7 @@ from pydantic_core import InitErrorDetails, PydanticUndefined
 from pipeline.errors import ConfigError
 from pipeline.strict_config import StrictConfig
 
-__all__ = ["Paper", "Registry", "Variant"]
-
-
-@dataclasses.dataclass(frozen=True, order=True)
-class Paper:
-    """Where something was published; in order of time.
-
-    Attributes:
-        year: of the first version.
-        arxiv: its number, "" if it has none.
-        authors: as in a citation ("Guo et al.").
-    """
-
-    year: int
-    arxiv: str
-    authors: str
-
-    def __str__(self) -> str:
-        return f"{self.authors} {self.year}" + (f", {self.arxiv}" if self.arxiv else "")
+__all__ = ["Registry", "Variant"]
 
 
 class Variant(StrictConfig):
@@ -49,13 +30,16 @@ class Variant(StrictConfig):
 
     Class attributes:
         family: the registry of all members; set by the base.
-        title: a line for the listing.
-        paper: where it was published; None for what has no paper.
+        paper: authors, year and arXiv number; "" for what has no paper.
     """
 
     family: ClassVar[Registry[Any]]
-    title: ClassVar[str]
-    paper: ClassVar[Paper | None] = None
+    paper: ClassVar[str] = ""
+
+    @classmethod
+    def title(cls) -> str:
+        """A line for the listing: the first of its docstring."""
+        return (cls.__doc__ or "").split("\n")[0].rstrip(".")
 
     @model_validator(mode="wrap")
     @classmethod
@@ -75,7 +59,7 @@ _Added = TypeVar("_Added", bound=Variant)
 
 
 class Registry(Mapping[str, type[_V]]):
-    """The members of a family by name; those without a paper first, then in order of publication.
+    """The members of a family by name; those without a paper first, then by arXiv number.
 
     Args:
         noun: what a member is called in messages ("norm").
@@ -197,9 +181,8 @@ class Registry(Mapping[str, type[_V]]):
         _import_members(*self._folder)
         return self._members
 
-    def _age(self, name: str) -> tuple[tuple[int, str], str]:
-        paper = self._members[name].paper
-        return (paper.year, paper.arxiv) if paper else (0, ""), name
+    def _age(self, name: str) -> tuple[list[str], str]:
+        return self._members[name].paper.split()[-1:], name
 
 
 def _has(config: type[StrictConfig], option: str) -> bool:

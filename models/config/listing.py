@@ -78,8 +78,8 @@ def describe_models() -> Listing:
         models=tuple(
             ModelEntry(
                 name,
-                model.title,
-                str(model.paper or ""),
+                model.title(),
+                model.paper,
                 _tag(model.paper_norm),
                 option_entries(model, beyond=ModelConfig),
             )
@@ -87,9 +87,7 @@ def describe_models() -> Listing:
         ),
         model_options=option_entries(ModelConfig),
         norms=tuple(
-            NormEntry(
-                kind, norm.title, str(norm.paper or ""), option_entries(norm, beyond=NormConfig)
-            )
+            NormEntry(kind, norm.title(), norm.paper, option_entries(norm, beyond=NormConfig))
             for kind, norm in NORMS.items()
         ),
         norm_options=option_entries(NormConfig),

@@ -22,8 +22,18 @@ from pipeline.strict_config import StrictConfig, config_error
 if TYPE_CHECKING:
     from models.zoo.base import CTRModel
     from pipeline.records.encoded import EncodedSpec
+else:  # the options of the models import their types from here, and so import nothing else
+    CTRModel = EncodedSpec = Any
 
-__all__ = ["MODELS", "Count", "ModelConfig", "Width", "parse_model_config"]
+__all__ = [
+    "MODELS",
+    "CTRModel",
+    "Count",
+    "EncodedSpec",
+    "ModelConfig",
+    "Width",
+    "parse_model_config",
+]
 
 Width = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=1)]

@@ -1,16 +1,15 @@
 """What every normalization has: `NormConfig`, which reads as the kind that it names.
 
-A new norm is a module in this folder: a class derived from `NormConfig`, its `kind` and `title`, the
-options that it alone has, the widths it refuses and its layer, added with `@NORMS.add`. TensorFlow is
-imported when a layer is made.
+A new norm is a module in this folder: a class derived from `NormConfig`, its `kind`, the options that it
+alone has, the widths it refuses and its layer, added with `@NORMS.add`. The docstring's first line is
+its title. TensorFlow is imported when a layer is made.
 """
 
 from __future__ import annotations
 
 import abc
-import dataclasses
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from pydantic import Field, SerializeAsAny, model_validator
 
@@ -20,16 +19,20 @@ from pipeline.errors import ConfigError
 if TYPE_CHECKING:
     from models.keras2 import keras
 
+    Layer: TypeAlias = keras.layers.Layer
+else:
+    Layer = Any
+
 __all__ = [
     "AXIS_NOUNS",
     "NORMS",
     "AnyNorm",
     "AxisKind",
     "LastAxisNormConfig",
+    "Layer",
     "NormConfig",
     "NormPlace",
     "NormPlacement",
-    "check_groups_of_positions",
 ]
 
 AxisKind = Literal["units", "fields", "image"]
@@ -83,7 +86,7 @@ class NormConfig(Variant):
     on_embeddings: bool = False
 
     @abc.abstractmethod
-    def make_layer(self, axis_kind: AxisKind) -> keras.layers.Layer:
+    def make_layer(self, axis_kind: AxisKind) -> Layer:
         """A fresh layer that keeps the shape; models receive a function that makes them.
 
         Args:
@@ -106,6 +109,11 @@ class NormConfig(Variant):
             ConfigError: this norm has no use for that width.
         """
 
+    def num_groups(self, width: int) -> int | None:
+        """Into how many groups the channels are divided that are reduced over positions, too."""
+        del width
+        return None
+
     def check_positions(self, positions: int, width: int, where: str) -> None:
         """Refuses so few positions (fields, pixels) that the output would be a constant.
 
@@ -115,8 +123,15 @@ class NormConfig(Variant):
             where: what the positions are, for the message.
 
         Raises:
-            ConfigError: this norm has no use for so few.
+            ConfigError: a group of a single number.
         """
+        groups = self.num_groups(width)
+        if groups is not None and positions * width == groups:
+            raise ConfigError(
+                f"{self.kind} normalization needs more than one number to a group",
+                f"{positions} position and {width // groups} channel to a group in {where}",
+                "Use norm=layer or norm=none there.",
+            )
 
     @model_validator(mode="after")
     def _refuse_what_would_change_nothing(self) -> NormConfig:
@@ -139,16 +154,8 @@ AnyNorm = SerializeAsAny[NormConfig]
 """The type of a field that holds a norm of any kind: saved with the options of its kind."""
 
 
-@dataclasses.dataclass(frozen=True)
-class NormPlace:
-    """One place of a model that is normalized.
-
-    Attributes:
-        where: the option that sets its width.
-        axis_kind: what its axes are.
-        width: the length of its last axis.
-        norm: the normalization there.
-    """
+class NormPlace(NamedTuple):
+    """One place of a model that is normalized; `where` is the option that sets its width."""
 
     where: str
     axis_kind: AxisKind
@@ -170,26 +177,3 @@ class LastAxisNormConfig(NormConfig):
                 f"{where} with {AXIS_NOUNS[axis_kind]}=1",
                 f"Make {where} wider than 1, or use norm=none.",
             )
-
-
-def check_groups_of_positions(
-    kind: str, *, groups: int, positions: int, width: int, where: str
-) -> None:
-    """Refuses groups of channels that hold a single number each.
-
-    Args:
-        kind: the norm, for the message.
-        groups: into how many groups the channels are divided.
-        positions: how many fields or pixels one row has there.
-        width: number of channels.
-        where: what the positions are, for the message.
-
-    Raises:
-        ConfigError: a group of a single number.
-    """
-    if positions * width == groups:
-        raise ConfigError(
-            f"{kind} normalization needs more than one number to a group",
-            f"{positions} position and {width // groups} channel to a group in {where}",
-            "Use norm=layer or norm=none there.",
-        )

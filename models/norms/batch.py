@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from models.norms.base import NORMS, AxisKind, NormConfig
-from models.registry import Paper
-
-if TYPE_CHECKING:
-    from models.keras2 import keras
+from models.norms.base import NORMS, AxisKind, Layer, NormConfig
 
 __all__ = ["BatchNormConfig"]
 
 
 @NORMS.add
 class BatchNormConfig(NormConfig):
-    """One statistic per unit, dim or channel, over all rows (and fields, and pixels) of the batch.
+    """Batch statistics in training, moving ones in serving: the scores differ.
 
     Attributes:
         momentum: batch only; the share of the old moving statistic that a step keeps.
@@ -26,14 +22,13 @@ class BatchNormConfig(NormConfig):
             all of them.
     """
 
-    title: ClassVar[str] = "batch statistics in training, moving ones in serving: the scores differ"
-    paper: ClassVar[Paper | None] = Paper(2015, "1502.03167", "Ioffe and Szegedy")
+    paper: ClassVar[str] = "Ioffe and Szegedy 2015, 1502.03167"
     uses_batch_statistics: ClassVar[bool] = True
     kind: Literal["batch"] = "batch"
     momentum: float = Field(0.99, ge=0, lt=1)
     synchronized: bool = False
 
-    def make_layer(self, axis_kind: AxisKind) -> keras.layers.Layer:
+    def make_layer(self, axis_kind: AxisKind) -> Layer:
         """Keras' own, over the last axis."""
         from models.keras2 import keras
 

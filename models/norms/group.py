@@ -3,40 +3,29 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from models.norms.base import (
-    AXIS_NOUNS,
-    NORMS,
-    AxisKind,
-    NormConfig,
-    check_groups_of_positions,
-)
-from models.registry import Paper
+from models.norms.base import AXIS_NOUNS, NORMS, AxisKind, Layer, NormConfig
 from pipeline.errors import ConfigError
-
-if TYPE_CHECKING:
-    from models.keras2 import keras
 
 __all__ = ["GroupNormConfig"]
 
 
 @NORMS.add
 class GroupNormConfig(NormConfig):
-    """Mean and variance within groups of one row's units, or of its dims (channels) and fields (pixels).
+    """Mean and variance of one row within groups of channels; over its fields or pixels, too.
 
     Attributes:
         groups: group only; must divide what it normalizes.
     """
 
-    title: ClassVar[str] = "mean and variance of one row within groups of channels"
-    paper: ClassVar[Paper | None] = Paper(2018, "1803.08494", "Wu and He")
+    paper: ClassVar[str] = "Wu and He 2018, 1803.08494"
     kind: Literal["group"] = "group"
     groups: int = Field(8, ge=1)
 
-    def make_layer(self, axis_kind: AxisKind) -> keras.layers.Layer:
+    def make_layer(self, axis_kind: AxisKind) -> Layer:
         """Keras' own."""
         from models.keras2 import keras
 
@@ -58,11 +47,10 @@ class GroupNormConfig(NormConfig):
         remedy = f"Try groups={groups}." if groups else "Use norm=none, or make it wider."
         raise ConfigError(rule, f"groups={self.groups}, {noun}={width}", f"{remedy} ({where})")
 
-    def check_positions(self, positions: int, width: int, where: str) -> None:
-        """Refuses one position with a group per channel."""
-        check_groups_of_positions(
-            self.kind, groups=self.groups, positions=positions, width=width, where=where
-        )
+    def num_groups(self, width: int) -> int:
+        """`groups`, whatever the width."""
+        del width
+        return self.groups
 
 
 def _suggest_groups(widths: tuple[int, ...], at_most: int) -> int:

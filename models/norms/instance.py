@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from models.norms.base import NORMS, AxisKind, NormConfig, check_groups_of_positions
-from models.registry import Paper
+from models.norms.base import NORMS, AxisKind, Layer, NormConfig
 from pipeline.errors import ConfigError
-
-if TYPE_CHECKING:
-    from models.keras2 import keras
 
 __all__ = ["InstanceNormConfig"]
 
 
 @NORMS.add
 class InstanceNormConfig(NormConfig):
-    """Mean and variance of one row's fields per dim, or of one image's pixels per channel."""
+    """Mean and variance of one row's fields or pixels per channel; not for units."""
 
-    title: ClassVar[str] = (
-        "mean and variance of one row's fields or pixels per channel; not for units"
-    )
-    paper: ClassVar[Paper | None] = Paper(2016, "1607.08022", "Ulyanov et al.")
+    paper: ClassVar[str] = "Ulyanov et al. 2016, 1607.08022"
     kind: Literal["instance"] = "instance"
 
-    def make_layer(self, axis_kind: AxisKind) -> keras.layers.Layer:
+    def make_layer(self, axis_kind: AxisKind) -> Layer:
         """Keras' group normalization with a group per channel.
 
         Raises:
@@ -50,8 +43,6 @@ class InstanceNormConfig(NormConfig):
                 "model.norm.on_embeddings=true model.norm.on_hidden=false.",
             )
 
-    def check_positions(self, positions: int, width: int, where: str) -> None:
-        """Refuses a single position."""
-        check_groups_of_positions(
-            self.kind, groups=width, positions=positions, width=width, where=where
-        )
+    def num_groups(self, width: int) -> int:
+        """One per channel."""
+        return width

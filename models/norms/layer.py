@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from models.norms.base import NORMS, AxisKind, LastAxisNormConfig
-from models.registry import Paper
-
-if TYPE_CHECKING:
-    from models.keras2 import keras
+from models.norms.base import NORMS, AxisKind, LastAxisNormConfig, Layer
 
 __all__ = ["LayerNormConfig"]
 
 
 @NORMS.add
 class LayerNormConfig(LastAxisNormConfig):
-    """Mean and variance of one row's units, of the dim of one field, or of one whole image."""
+    """Mean and variance of one row's units; of the dim of one field, of one whole image."""
 
-    title: ClassVar[str] = "mean and variance of one row's units"
-    paper: ClassVar[Paper | None] = Paper(2016, "1607.06450", "Ba et al.")
+    paper: ClassVar[str] = "Ba et al. 2016, 1607.06450"
     kind: Literal["layer"] = "layer"
 
-    def make_layer(self, axis_kind: AxisKind) -> keras.layers.Layer:
+    def make_layer(self, axis_kind: AxisKind) -> Layer:
         """Keras' own; of an image, its group normalization with a single group."""
         from models.keras2 import keras
 

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from models.norms.base import NORMS, AxisKind, LastAxisNormConfig
-from models.registry import Paper
-
-if TYPE_CHECKING:
-    from models.keras2 import keras
+from models.norms.base import NORMS, AxisKind, LastAxisNormConfig, Layer
 
 __all__ = ["RmsNormConfig"]
 
 
 @NORMS.add
 class RmsNormConfig(LastAxisNormConfig):
-    """Root mean square of one row's units, of the dim of one field, or of one whole image."""
+    """Root mean square of one row's units, no centering; of a field's dim, of a whole image."""
 
-    title: ClassVar[str] = "root mean square of one row's units, no centering"
-    paper: ClassVar[Paper | None] = Paper(2019, "1910.07467", "Zhang and Sennrich")
+    paper: ClassVar[str] = "Zhang and Sennrich 2019, 1910.07467"
     kind: Literal["rms"] = "rms"
 
-    def make_layer(self, axis_kind: AxisKind) -> keras.layers.Layer:
+    def make_layer(self, axis_kind: AxisKind) -> Layer:
         """`RMSNorm`."""
         from models.layers.normalization import IMAGE_AXES, RMSNorm
 

@@ -78,7 +78,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, dict, Path]
 def test_clickparity_models_lists_them_with_their_options(answers):
     listed, _, _ = answers
     (model,) = (m for m in listed["models"] if m["name"] == "perceptron")
-    assert (model["title"], model["paper"]) == ("an MLP alone", "Rosenblatt 1958")
+    assert (model["title"], model["paper"]) == ("An MLP alone", "Rosenblatt 1958")
     assert [o["path"] for o in model["options"]] == ["model.perceptron.first_units"]
     assert model["options"][0]["line"] == "width of the layer in front of hidden_units."
     (norm,) = (n for n in listed["norms"] if n["name"] == "l2")

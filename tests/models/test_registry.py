@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from models.config.model import MODELS, ModelConfig, parse_model_config
 from models.norms.base import NORMS, NormConfig
 from models.norms.rms import RmsNormConfig
-from models.registry import Paper, Registry, Variant
+from models.registry import Registry, Variant
 from models.zoo.dcn_v2 import DCNv2Config
 from pipeline.errors import ConfigError
 from pipeline.strict_config import StrictConfig
@@ -38,8 +38,9 @@ class DieselTank(StrictConfig):
 
 @ENGINES.add
 class Petrol(Engine):
-    title: ClassVar[str] = "burns petrol"
-    paper: ClassVar[Paper | None] = Paper(1885, "", "Benz")
+    """Burns petrol."""
+
+    paper: ClassVar[str] = "Benz 1885, 1885.1"
     kind: Literal["petrol"] = "petrol"
     tank: Tank = Tank()
     plugs: int = 4
@@ -47,15 +48,20 @@ class Petrol(Engine):
 
 @ENGINES.add
 class Diesel(Engine):
-    title: ClassVar[str] = "burns diesel"
-    paper: ClassVar[Paper | None] = Paper(1893, "", "Diesel")
+    """Burns diesel."""
+
+    paper: ClassVar[str] = "Diesel 1893, 1893.1"
     kind: Literal["diesel"] = "diesel"
     tank: DieselTank = DieselTank()
 
 
 @ENGINES.add
 class Wind(Engine):
-    title: ClassVar[str] = "sails"
+    """Sails.
+
+    Slowly.
+    """
+
     kind: Literal["wind"] = "wind"
 
 
@@ -71,9 +77,12 @@ def test_members_are_in_order_of_publication_those_without_a_paper_first():
     assert list(ENGINES) == ["wind", "petrol", "diesel"]
 
 
+def test_the_title_is_the_first_line_of_the_docstring():
+    assert [ENGINES[kind].title() for kind in ENGINES] == ["Sails", "Burns petrol", "Burns diesel"]
+
+
 def test_two_members_under_one_name_are_refused_by_both_their_names():
     class Other(Engine):
-        title: ClassVar[str] = "another"
         kind: Literal["diesel"] = "diesel"
 
     with pytest.raises(ConfigError) as caught:
@@ -99,7 +108,7 @@ def test_two_models_under_one_name_are_refused():
 
 def test_a_member_without_a_name_is_refused():
     class Nameless(Engine):
-        title: ClassVar[str] = "?"
+        """Without a kind."""
 
     with pytest.raises(ConfigError, match="names itself by the default of its field 'kind'"):
         ENGINES.add(Nameless)

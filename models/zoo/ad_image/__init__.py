@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from models.config.model import MODELS, ModelConfig, Width
+from models.config.model import MODELS, CTRModel, EncodedSpec, ModelConfig, Width
 from models.norms.base import AnyNorm, NormConfig, NormPlace
 from models.norms.batch import BatchNormConfig
-from models.registry import Paper
 from pipeline.strict_config import StrictConfig
-
-if TYPE_CHECKING:
-    from models.zoo.base import CTRModel
-    from pipeline.records.encoded import EncodedSpec
 
 __all__ = ["AdImageConfig", "ImageOptions"]
 
@@ -37,14 +32,13 @@ class ImageOptions(StrictConfig):
 
 @MODELS.add
 class AdImageConfig(ModelConfig):
-    """The ad-image model.
+    """Small CNN on the creative joined to the tabular features.
 
     Attributes:
         image: the convolutional network.
     """
 
-    title: ClassVar[str] = "small CNN on the creative joined to the tabular features"
-    paper: ClassVar[Paper | None] = Paper(2016, "1609.06018", "Chen et al.")
+    paper: ClassVar[str] = "Chen et al. 2016, 1609.06018"
     paper_norm: ClassVar[type[NormConfig]] = BatchNormConfig
     name: Literal["ad_image"] = "ad_image"
     image: ImageOptions = ImageOptions()

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from models.config.model import MODELS, Count, ModelConfig, Width
+from models.config.model import MODELS, Count, CTRModel, EncodedSpec, ModelConfig, Width
 from models.norms.base import NormConfig, NormPlace
 from models.norms.none import NoNormConfig
-from models.registry import Paper
 from pipeline.strict_config import StrictConfig
-
-if TYPE_CHECKING:
-    from models.zoo.base import CTRModel
-    from pipeline.records.encoded import EncodedSpec
 
 __all__ = ["AttentionOptions", "AutoIntConfig"]
 
@@ -36,16 +31,13 @@ class AttentionOptions(StrictConfig):
 
 @MODELS.add
 class AutoIntConfig(ModelConfig):
-    """AutoInt.
+    """Self-attention over the fields, plus an MLP unless hidden_units is empty.
 
     Attributes:
         attention: the interacting layers.
     """
 
-    title: ClassVar[str] = (
-        "self-attention over the fields, plus an MLP unless hidden_units is empty"
-    )
-    paper: ClassVar[Paper | None] = Paper(2019, "1810.11921", "Song et al.")
+    paper: ClassVar[str] = "Song et al. 2019, 1810.11921"
     paper_norm: ClassVar[type[NormConfig]] = NoNormConfig
     name: Literal["autoint"] = "autoint"
     attention: AttentionOptions = AttentionOptions()

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from models.config.model import MODELS, Count, ModelConfig
+from models.config.model import MODELS, Count, CTRModel, EncodedSpec, ModelConfig
 from models.norms.base import NormConfig
 from models.norms.batch import BatchNormConfig
-from models.registry import Paper
 from pipeline.strict_config import StrictConfig
-
-if TYPE_CHECKING:
-    from models.zoo.base import CTRModel
-    from pipeline.records.encoded import EncodedSpec
 
 __all__ = ["CrossOptions", "DCNConfig"]
 
@@ -30,14 +25,13 @@ class CrossOptions(StrictConfig):
 
 @MODELS.add
 class DCNConfig(ModelConfig):
-    """DCN.
+    """Vector cross network beside an MLP.
 
     Attributes:
         cross: the cross network.
     """
 
-    title: ClassVar[str] = "vector cross network beside an MLP"
-    paper: ClassVar[Paper | None] = Paper(2017, "1708.05123", "Wang et al.")
+    paper: ClassVar[str] = "Wang et al. 2017, 1708.05123"
     paper_norm: ClassVar[type[NormConfig]] = BatchNormConfig
     name: Literal["dcn"] = "dcn"
     cross: CrossOptions = CrossOptions()

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from models.config.model import MODELS, Count, ModelConfig, Width
+from models.config.model import MODELS, Count, CTRModel, EncodedSpec, ModelConfig, Width
 from models.norms.base import NormConfig
 from models.norms.none import NoNormConfig
-from models.registry import Paper
 from pipeline.errors import ConfigError
 from pipeline.strict_config import StrictConfig
-
-if TYPE_CHECKING:
-    from models.zoo.base import CTRModel
-    from pipeline.records.encoded import EncodedSpec
 
 __all__ = ["CrossOptions", "DCNv2Config"]
 
@@ -39,14 +34,13 @@ class CrossOptions(StrictConfig):
 
 @MODELS.add
 class DCNv2Config(ModelConfig):
-    """DCN-v2.
+    """Matrix cross network (full, low-rank, mixture) with an MLP.
 
     Attributes:
         cross: the cross network.
     """
 
-    title: ClassVar[str] = "matrix cross network (full, low-rank, mixture) with an MLP"
-    paper: ClassVar[Paper | None] = Paper(2021, "2008.13535", "Wang et al.")
+    paper: ClassVar[str] = "Wang et al. 2021, 2008.13535"
     paper_norm: ClassVar[type[NormConfig]] = NoNormConfig
     name: Literal["dcn_v2"] = "dcn_v2"
     cross: CrossOptions = CrossOptions()

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from models.config.model import MODELS, ModelConfig
+from models.config.model import MODELS, CTRModel, EncodedSpec, ModelConfig
 from models.norms.base import NormConfig
 from models.norms.none import NoNormConfig
-from models.registry import Paper
-
-if TYPE_CHECKING:
-    from models.zoo.base import CTRModel
-    from pipeline.records.encoded import EncodedSpec
 
 __all__ = ["DeepFMConfig"]
 
 
 @MODELS.add
 class DeepFMConfig(ModelConfig):
-    """DeepFM."""
+    """Factorization machine plus MLP."""
 
-    title: ClassVar[str] = "factorization machine plus MLP"
-    paper: ClassVar[Paper | None] = Paper(2017, "1703.04247", "Guo et al.")
+    paper: ClassVar[str] = "Guo et al. 2017, 1703.04247"
     paper_norm: ClassVar[type[NormConfig]] = NoNormConfig
     name: Literal["deepfm"] = "deepfm"
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from models.config.model import MODELS, ModelConfig, Width
+from models.config.model import MODELS, CTRModel, EncodedSpec, ModelConfig, Width
 from models.norms.base import NormConfig, NormPlace
 from models.norms.none import NoNormConfig
-from models.registry import Paper
 from pipeline.strict_config import StrictConfig
-
-if TYPE_CHECKING:
-    from models.zoo.base import CTRModel
-    from pipeline.records.encoded import EncodedSpec
 
 __all__ = ["DLRMConfig", "DLRMOptions"]
 
@@ -32,14 +27,13 @@ class DLRMOptions(StrictConfig):
 
 @MODELS.add
 class DLRMConfig(ModelConfig):
-    """DLRM.
+    """Pairwise dot products of embeddings and a bottom MLP.
 
     Attributes:
         dlrm: bottom network and interaction.
     """
 
-    title: ClassVar[str] = "pairwise dot products of embeddings and a bottom MLP"
-    paper: ClassVar[Paper | None] = Paper(2019, "1906.00091", "Naumov et al.")
+    paper: ClassVar[str] = "Naumov et al. 2019, 1906.00091"
     paper_norm: ClassVar[type[NormConfig]] = NoNormConfig
     name: Literal["dlrm"] = "dlrm"
     dlrm: DLRMOptions = DLRMOptions()

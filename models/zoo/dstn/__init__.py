@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from models.config.model import MODELS, ModelConfig, Width
+from models.config.model import MODELS, CTRModel, EncodedSpec, ModelConfig, Width
 from models.norms.base import NormConfig
 from models.norms.none import NoNormConfig
-from models.registry import Paper
 from pipeline.strict_config import StrictConfig
-
-if TYPE_CHECKING:
-    from models.zoo.base import CTRModel
-    from pipeline.records.encoded import EncodedSpec
 
 __all__ = ["DSTNConfig", "DSTNOptions"]
 
@@ -40,14 +35,13 @@ class DSTNOptions(StrictConfig):
 
 @MODELS.add
 class DSTNConfig(ModelConfig):
-    """DSTN.
+    """Target ad with contextual, clicked and unclicked ad sequences.
 
     Attributes:
         dstn: the auxiliary ads.
     """
 
-    title: ClassVar[str] = "target ad with contextual, clicked and unclicked ad sequences"
-    paper: ClassVar[Paper | None] = Paper(2019, "1906.03776", "Ouyang et al.")
+    paper: ClassVar[str] = "Ouyang et al. 2019, 1906.03776"
     paper_norm: ClassVar[type[NormConfig]] = NoNormConfig
     name: Literal["dstn"] = "dstn"
     dstn: DSTNOptions = DSTNOptions()

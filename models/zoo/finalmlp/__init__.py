@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from models.config.model import MODELS, Count, ModelConfig, Width
+from models.config.model import MODELS, Count, CTRModel, EncodedSpec, ModelConfig, Width
 from models.norms.base import NormConfig, NormPlace
 from models.norms.batch import BatchNormConfig
-from models.registry import Paper
 from pipeline.errors import ConfigError
 from pipeline.strict_config import StrictConfig
-
-if TYPE_CHECKING:
-    from models.zoo.base import CTRModel
-    from pipeline.records.encoded import EncodedSpec
 
 __all__ = ["FinalMLPConfig", "FinalMLPOptions"]
 
@@ -45,14 +40,13 @@ class FinalMLPOptions(StrictConfig):
 
 @MODELS.add
 class FinalMLPConfig(ModelConfig):
-    """FinalMLP.
+    """Two MLP streams with feature gates and bilinear fusion.
 
     Attributes:
         final_mlp: second stream, feature selection and fusion.
     """
 
-    title: ClassVar[str] = "two MLP streams with feature gates and bilinear fusion"
-    paper: ClassVar[Paper | None] = Paper(2023, "2304.00902", "Mao et al.")
+    paper: ClassVar[str] = "Mao et al. 2023, 2304.00902"
     paper_norm: ClassVar[type[NormConfig]] = BatchNormConfig
     name: Literal["finalmlp"] = "finalmlp"
     final_mlp: FinalMLPOptions = FinalMLPOptions()

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from models.config.model import MODELS, Count, ModelConfig, Width
+from models.config.model import MODELS, Count, CTRModel, EncodedSpec, ModelConfig, Width
 from models.norms.base import NormConfig, NormPlace
 from models.norms.layer import LayerNormConfig
-from models.registry import Paper
 from pipeline.errors import ConfigError
 from pipeline.strict_config import StrictConfig
-
-if TYPE_CHECKING:
-    from models.zoo.base import CTRModel
-    from pipeline.records.encoded import EncodedSpec
 
 __all__ = ["MaskNetConfig", "MaskOptions"]
 
@@ -40,14 +35,13 @@ class MaskOptions(StrictConfig):
 
 @MODELS.add
 class MaskNetConfig(ModelConfig):
-    """MaskNet.
+    """Instance-guided masks on embeddings and hidden layers.
 
     Attributes:
         mask: the mask blocks.
     """
 
-    title: ClassVar[str] = "instance-guided masks on embeddings and hidden layers"
-    paper: ClassVar[Paper | None] = Paper(2021, "2102.07619", "Wang et al.")
+    paper: ClassVar[str] = "Wang et al. 2021, 2102.07619"
     paper_norm: ClassVar[type[NormConfig]] = LayerNormConfig
     name: Literal["masknet"] = "masknet"
     mask: MaskOptions = MaskOptions()

@@ -192,7 +192,7 @@ def test_every_model_is_registered_with_its_paper():
         "wide_deep", "deepfm", "dcn", "dcn_v2", "autoint", "dstn", "ad_image", "dlrm", "masknet",
         "finalmlp",
     } <= set(MODELS)  # fmt: skip
-    assert all(model.title and model.paper for model in MODELS.values())
+    assert all(model.title() and model.paper for model in MODELS.values())
 
 
 def test_reading_a_config_does_not_import_tensorflow():

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from models.norms.base import NORMS, AxisKind, LastAxisNormConfig
-
-if TYPE_CHECKING:
-    from models.keras2 import keras
+from models.norms.base import NORMS, AxisKind, LastAxisNormConfig, Layer
 
 
 @NORMS.add
@@ -20,11 +17,10 @@ class L2NormConfig(LastAxisNormConfig):
         length: of a row after it.
     """
 
-    title: ClassVar[str] = "length of one row's units"
     kind: Literal["l2"] = "l2"
     length: float = Field(3.0, gt=0)
 
-    def make_layer(self, axis_kind: AxisKind) -> keras.layers.Layer:
+    def make_layer(self, axis_kind: AxisKind) -> Layer:
         """`L2Norm`."""
         from models.layers.l2_norm import L2Norm
 

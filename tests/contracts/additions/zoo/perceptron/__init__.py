@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from models.config.model import MODELS, ModelConfig, Width
+from models.config.model import MODELS, CTRModel, EncodedSpec, ModelConfig, Width
 from models.norms.base import NormConfig, NormPlace
 from models.norms.none import NoNormConfig
-from models.registry import Paper
 from pipeline.strict_config import StrictConfig
-
-if TYPE_CHECKING:
-    from models.zoo.base import CTRModel
-    from pipeline.records.encoded import EncodedSpec
 
 
 class PerceptronOptions(StrictConfig):
@@ -28,14 +23,13 @@ class PerceptronOptions(StrictConfig):
 
 @MODELS.add
 class PerceptronConfig(ModelConfig):
-    """Perceptron.
+    """An MLP alone.
 
     Attributes:
         perceptron: the first layer.
     """
 
-    title: ClassVar[str] = "an MLP alone"
-    paper: ClassVar[Paper | None] = Paper(1958, "", "Rosenblatt")
+    paper: ClassVar[str] = "Rosenblatt 1958"
     paper_norm: ClassVar[type[NormConfig]] = NoNormConfig
     name: Literal["perceptron"] = "perceptron"
     perceptron: PerceptronOptions = PerceptronOptions()
