@@ -15,6 +15,8 @@ __all__ = ["BatchNormConfig"]
 class BatchNormConfig(NormConfig):
     """Batch statistics in training, moving ones in serving: the scores differ.
 
+    One mean and variance per unit, dim or channel, over all rows, fields and pixels of the batch.
+
     Attributes:
         momentum: batch only; the share of the old moving statistic that a step keeps.
         synchronized: batch only; False (the default) means each replica normalizes by its own part

@@ -45,6 +45,12 @@ def test_json_round_trip(name):
     assert ModelConfig.model_validate(config.model_dump(exclude_none=True)) == config
 
 
+def test_a_section_of_the_model_may_be_left_empty():
+    config = parse_model_config({"name": "autoint", "attention": None})
+    assert config == parse_model_config("autoint")
+    assert "model.norm" in str(refusal({"name": "autoint", "norm": None}))  # which norm is it?
+
+
 def test_configs_are_frozen():
     with pytest.raises(ValidationError):
         parse_model_config("dcn").dropout = 0.5  # type: ignore[misc]
