@@ -17,6 +17,7 @@ import tensorflow_recommenders as tfrs
 
 from models.config.model import ModelConfig
 from models.zoo.base import CTRModel, example_inputs
+from models.zoo.dcn_v2 import DCNv2Config
 from pipeline.schema import FeatureSchema
 from pipeline.statistics.feature_statistics import FeatureStatistics
 
@@ -61,7 +62,8 @@ def save_usual_design(
         parts.append(table(lookup(inputs[column])))
     x0 = keras.layers.Concatenate()(parts)
     crossed = x0
-    assert config.cross is not None
+    if not isinstance(config, DCNv2Config):
+        raise TypeError(f"the usual design here is that of dcn_v2; got model.name={config.name}")
     for _ in range(config.cross.num_layers):
         crossed = tfrs.layers.dcn.Cross()(x0, crossed)
     deep = x0

@@ -35,8 +35,10 @@ def choices() -> tuple[dict[str, Any], str]:
         lines += [f"  {model.name:<12} {model.title} ({paper})", *_options(model.options)]
     lines += ["", "Options of every model", *_options(listing.model_options)]
     lines += ["", "Normalizations (--set model.norm=...)"]
-    lines += [f"  {norm.name:<14} {norm.title}" for norm in listing.norms]
-    lines += _options(listing.norm_options)
+    for norm in listing.norms:
+        paper = f" ({norm.paper})" if norm.paper else ""
+        lines += [f"  {norm.name:<14} {norm.title}{paper}", *_options(norm.options)]
+    lines += ["", "Options of every normalization", *_options(listing.norm_options)]
     lines += ["", "Losses (--set train.loss=...)"]
     for name, (title, options) in losses.items():
         lines += [f"  {name:<12} {title}", *_options(options)]

@@ -75,7 +75,7 @@ class EmbeddingConfig(StrictConfig):
     Attributes:
         initializer: distribution of a row's first weights: uniform in [-scale, scale], normal with
             deviation `scale`, or truncated_normal, the same without what is beyond 2 * scale.
-        scale: see there; 0.05 is Keras' own.
+        scale: spread of the initializer; 0.05 is Keras' own.
         compression: of huge vocabularies.
     """
 

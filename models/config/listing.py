@@ -16,9 +16,9 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
-from models.config.model import ModelConfig
-from models.config.norm import NORM_TITLES, NormConfig
-from models.config.registry import MODELS
+from models.config.model import MODELS, ModelConfig
+from models.norms.base import NORMS, NormConfig
+from models.registry import Variant
 from pipeline.strict_config import StrictConfig
 
 __all__ = ["Listing", "ModelEntry", "NormEntry", "OptionEntry", "describe_models", "option_entries"]
@@ -54,10 +54,12 @@ class ModelEntry:
 
 @dataclasses.dataclass(frozen=True)
 class NormEntry:
-    """One normalization."""
+    """One normalization with the options that it alone has; `paper` is "" where there is none."""
 
     name: str
     title: str
+    paper: str
+    options: tuple[OptionEntry, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,43 +74,48 @@ class Listing:
 
 def describe_models() -> Listing:
     """All models, norms and their options."""
-    specific = {info.options for info in MODELS.values()}
-    models = []
-    for name, info in MODELS.items():
-        options: tuple[OptionEntry, ...] = ()
-        if info.options is not None:
-            config = _config_class(ModelConfig.model_fields[info.options].annotation)
-            options = tuple(
-                entry
-                for entry in option_entries(config)
-                if entry.path.rpartition(".")[2] not in info.unused_options
-            )
-        models.append(
-            ModelEntry(name.value, info.title, info.paper, info.paper_norm.value, options)
-        )
     return Listing(
-        models=tuple(models),
-        model_options=tuple(
-            entry
-            for entry in option_entries(ModelConfig)
-            if entry.path.rpartition(".")[2] not in specific
+        models=tuple(
+            ModelEntry(
+                name,
+                model.title(),
+                model.paper,
+                _tag(model.paper_norm),
+                option_entries(model, beyond=ModelConfig),
+            )
+            for name, model in MODELS.items()
         ),
-        norms=tuple(NormEntry(kind.value, title) for kind, title in NORM_TITLES.items()),
+        model_options=option_entries(ModelConfig),
+        norms=tuple(
+            NormEntry(kind, norm.title(), norm.paper, option_entries(norm, beyond=NormConfig))
+            for kind, norm in NORMS.items()
+        ),
         norm_options=option_entries(NormConfig),
     )
 
 
-def option_entries(config: type[StrictConfig]) -> tuple[OptionEntry, ...]:
-    """The options of one config class, in order; a group of options stands as its members."""
+def option_entries(
+    config: type[StrictConfig], beyond: type[StrictConfig] | None = None
+) -> tuple[OptionEntry, ...]:
+    """The options of one config class, in order; a group of options stands as its members.
+
+    Args:
+        config: the class.
+        beyond: a base class whose options are left out.
+    """
     lines = _attribute_lines(inspect.getdoc(config) or "")
     entries: list[OptionEntry] = []
     for name, field in config.model_fields.items():
+        if beyond is not None and name in beyond.model_fields:
+            continue
         default = field.get_default(call_default_factory=True)
-        if isinstance(default, StrictConfig) and not isinstance(default, NormConfig):
+        if isinstance(default, StrictConfig) and not isinstance(default, Variant):
             entries += option_entries(type(default))
             continue
-        values, line = _values(field.annotation), lines.get(name, "")
-        entries.append(OptionEntry(f"{config.label}.{name}", values, _json(default), line))
+        values, default = _values(field.annotation), _json(default)
+        if issubclass(config, Variant) and name == config.family.tag:
+            values, default = " | ".join(config.family), config.family.default
+        entries.append(OptionEntry(f"{config.label}.{name}", values, default, lines.get(name, "")))
     return tuple(entries)
 
 
@@ -132,22 +139,21 @@ def _values(annotation: Any) -> str:
         return f"list of {_values(args[0])}"
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         return " | ".join(str(member.value) for member in annotation)
-    if isinstance(annotation, type) and issubclass(annotation, NormConfig):
-        return "a norm's name, or a mapping of model.norm options"
+    if isinstance(annotation, type) and issubclass(annotation, Variant):
+        return f"a {annotation.family.noun}'s name, or a mapping of {annotation.label} options"
     return "text" if annotation is str else str(getattr(annotation, "__name__", annotation))
 
 
 def _json(default: Any) -> Any:
     if default is PydanticUndefined:
         return None
-    if isinstance(default, NormConfig):
-        return default.kind.value
+    if isinstance(default, Variant):
+        return _tag(type(default))
     if isinstance(default, Enum):
         return default.value
     return list(default) if isinstance(default, tuple) else default
 
 
-def _config_class(annotation: Any) -> type[StrictConfig]:
-    """The config class in `SomeConfig | None`."""
-    (config,) = (arg for arg in get_args(annotation) if arg is not types.NoneType)
-    return config
+def _tag(member: type[Variant]) -> str:
+    """The name under which a member of a family is chosen."""
+    return str(member.model_fields[member.family.tag].default)

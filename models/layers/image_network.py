@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from models.config.norm import NormPlacement
 from models.keras2 import keras
 from models.layers.mlp import no_layer
 from models.layers.normalization import NormFactory
+from models.norms.base import NormPlacement
 
 __all__ = ["ImageNetwork", "layer_sizes"]
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from models.config.norm import NormPlacement
 from models.keras2 import keras
 from models.layers.dropout import DropoutFactory
 from models.layers.normalization import NormFactory
+from models.norms.base import NormPlacement
 
 __all__ = ["MLP", "no_layer"]
 

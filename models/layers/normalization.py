@@ -1,7 +1,7 @@
-"""The normalizations behind one factory: `make_norm` turns a `NormConfig` into a fresh Keras layer.
+"""The normalizations that Keras 2 lacks, and the factory that models receive.
 
 A model receives a factory, never an instance: an instance would share its statistics and weights
-between layers. The axes of each kind are told in `models.config.norm.NormConfig`.
+between layers. models/norms says which layer belongs to which kind.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from models.config.norm import AxisKind, NormConfig, NormKind, check_norm
 from models.keras2 import keras
 
-__all__ = ["NormFactory", "RMSNorm", "VarianceOnlyLayerNorm", "make_norm"]
+__all__ = ["IMAGE_AXES", "NormFactory", "RMSNorm", "VarianceOnlyLayerNorm"]
 
 NormFactory = Callable[[], keras.layers.Layer]
-_IMAGE_AXES = (1, 2, 3)
+IMAGE_AXES = (1, 2, 3)
 
 
 @keras.utils.register_keras_serializable("clickparity")
@@ -89,43 +88,3 @@ class VarianceOnlyLayerNorm(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {**super().get_config(), "epsilon": self.epsilon, "axes": self.axes}
-
-
-def make_norm(config: NormConfig, *, axis_kind: AxisKind) -> keras.layers.Layer:
-    """A fresh normalization layer.
-
-    Args:
-        config: which one; widths were checked when the model's config was read (`check_norm`).
-        axis_kind: "units" for [batch, units], "fields" for [batch, fields, dim], "image" for
-            [batch, height, width, channels].
-
-    Returns:
-        A layer that keeps the shape. Kind `none` is the identity.
-
-    Raises:
-        ConfigError: instance normalization of units, which is a constant.
-    """
-    kind, epsilon = config.kind, config.epsilon
-    row_axes = _IMAGE_AXES if axis_kind == "image" else (-1,)
-    match kind:
-        case NormKind.NONE:
-            return keras.layers.Identity()
-        case NormKind.BATCH:
-            return keras.layers.BatchNormalization(
-                axis=-1, momentum=config.momentum, epsilon=epsilon, synchronized=config.synchronized
-            )
-        case NormKind.LAYER if axis_kind == "image":
-            # LayerNormalization over an image would learn a gain per pixel: per channel is meant
-            return keras.layers.GroupNormalization(groups=1, axis=-1, epsilon=epsilon)
-        case NormKind.LAYER:
-            return keras.layers.LayerNormalization(axis=-1, epsilon=epsilon)
-        case NormKind.GROUP:
-            return keras.layers.GroupNormalization(groups=config.groups, axis=-1, epsilon=epsilon)
-        case NormKind.INSTANCE:
-            check_norm(config, axis_kind=axis_kind, width=0, where="a hidden layer")
-            # groups=-1: a group per channel, which is instance normalization
-            return keras.layers.GroupNormalization(groups=-1, axis=-1, epsilon=epsilon)
-        case NormKind.RMS:
-            return RMSNorm(epsilon=epsilon, axes=row_axes)
-        case NormKind.VARIANCE_ONLY:
-            return VarianceOnlyLayerNorm(epsilon=epsilon, axes=row_axes)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from models.config.norm import NormPlacement
 from models.keras2 import keras
 from models.layers.dropout import DropoutFactory
 from models.layers.mlp import no_layer
 from models.layers.normalization import NormFactory
+from models.norms.base import NormPlacement
 
 __all__ = ["FieldSelfAttention"]
 

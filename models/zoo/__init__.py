@@ -1,8 +1,11 @@
-"""The model zoo. Importing it is cheap; TensorFlow is imported when a model is built."""
+"""The model zoo, a package a model: its options in `__init__`, its network in `network`.
+
+A new model is such a package; it is found by being here. Importing the zoo, or the options, is cheap:
+TensorFlow is imported when a model is built.
+"""
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,10 +34,6 @@ def build_model(
     """
     from models.zoo.base import example_inputs
 
-    info = config.info
-    model_class: type[CTRModel] = getattr(
-        importlib.import_module(f"models.zoo.{info.module}"), info.class_name
-    )
-    model = model_class(config, spec, dropout=dropout)
+    model = config.build(spec, dropout=dropout)
     model(example_inputs(spec), training=False)
     return model

@@ -9,17 +9,16 @@ from typing import Any, TypeVar
 import tensorflow as tf
 
 from models.config.model import ModelConfig
-from models.config.norm import AxisKind, NormConfig, NormKind
 from models.keras2 import keras
 from models.layers.dropout import DropoutFactory, StatelessDropout, make_step_variable
 from models.layers.feature_embedding import FeatureEmbedding
 from models.layers.mlp import MLP, no_layer
-from models.layers.normalization import NormFactory, make_norm
+from models.layers.normalization import NormFactory
 from models.layers.tabular import EmbeddedFeatures
-from pipeline.errors import ConfigError
+from models.norms.base import AxisKind, NormConfig
 from pipeline.records.encoded import EncodedSpec
 
-__all__ = ["CTRModel", "Inputs", "check_positions", "example_inputs"]
+__all__ = ["CTRModel", "Inputs", "example_inputs"]
 
 Inputs = dict[str, tf.Tensor]
 _Features = TypeVar("_Features", bound=EmbeddedFeatures)
@@ -48,8 +47,9 @@ class CTRModel(keras.Model):
     def __init__(
         self, config: ModelConfig, spec: EncodedSpec, *, dropout: float | None = None
     ) -> None:
-        super().__init__(name=config.name.value)
+        super().__init__(name=config.name)
         self.config, self.spec = config, spec
+        self._made_batch_statistics = False
         self.dropout_rate = config.dropout if dropout is None else dropout
         self.step = make_step_variable(self)
         self._dropout_seeds: Iterator[int] = count(config.dropout_seed)
@@ -94,15 +94,20 @@ class CTRModel(keras.Model):
     @property
     def has_batch_statistics(self) -> bool:
         """Whether a training logit depends on the other rows of the batch."""
-        return any(
+        return self._made_batch_statistics or any(
             isinstance(layer, keras.layers.BatchNormalization)
             for layer in self._flatten_layers(include_self=False)
         )
 
-    def norm_factory(self, axis_kind: AxisKind) -> NormFactory:
-        """Makes norms of hidden layers, or identities when the config normalizes none."""
-        norm = self.config.norm
-        return (lambda: make_norm(norm, axis_kind=axis_kind)) if norm.on_hidden else no_layer
+    def norm_factory(self, axis_kind: AxisKind, norm: NormConfig | None = None) -> NormFactory:
+        """Makes norms of hidden layers, or identities when the config normalizes none.
+
+        Args:
+            axis_kind: what is normalized: units, fields or an image.
+            norm: by what, `config.norm` when left out.
+        """
+        chosen = norm or self.config.norm
+        return (lambda: self._make_norm(chosen, axis_kind)) if chosen.on_hidden else no_layer
 
     def embedding_norm_factory(self) -> NormFactory:
         """Makes norms of embeddings [batch, fields, dim], or identities unless the config asks."""
@@ -110,8 +115,12 @@ class CTRModel(keras.Model):
         if not norm.on_embeddings:
             return no_layer
         fields = len(self.spec.categorical) + len(self.spec.sequences)
-        check_positions(norm, fields, self.config.embedding_dim, "the embeddings' fields")
-        return lambda: make_norm(norm, axis_kind="fields")
+        norm.check_positions(fields, self.config.embedding_dim, "the embeddings' fields")
+        return lambda: self._make_norm(norm, "fields")
+
+    def _make_norm(self, norm: NormConfig, axis_kind: AxisKind) -> keras.layers.Layer:
+        self._made_batch_statistics |= norm.uses_batch_statistics
+        return norm.make_layer(axis_kind)
 
     def dropout_factory(self) -> DropoutFactory:
         """Makes dropouts that share this model's step, each with a seed of its own."""
@@ -166,27 +175,6 @@ class CTRModel(keras.Model):
         )
         model(example_inputs(model.spec), training=False)
         return model
-
-
-def check_positions(norm: NormConfig, positions: int, width: int, where: str) -> None:
-    """Refuses a norm over so few positions (fields, pixels) that its output would be a constant.
-
-    Args:
-        norm: the normalization.
-        positions: how many fields or pixels one row has there.
-        width: number of channels.
-        where: what the positions are, for the message.
-
-    Raises:
-        ConfigError: a group of a single number.
-    """
-    groups = {NormKind.INSTANCE: width, NormKind.GROUP: norm.groups}.get(norm.kind)
-    if groups is not None and positions * width == groups:
-        raise ConfigError(
-            f"{norm.kind} normalization needs more than one number to a group",
-            f"{positions} position and {width // groups} channel to a group in {where}",
-            "Use norm=layer or norm=none there.",
-        )
 
 
 def example_inputs(spec: EncodedSpec, batch_size: int = 1) -> dict[str, tf.Tensor]:

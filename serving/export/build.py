@@ -93,8 +93,8 @@ def build_export(run: RunDirectory) -> Path:
             "schema_fingerprint": schema.fingerprint(),
             "transform_fingerprint": run.spec.fingerprint,
             "data_fingerprint": run.data_fingerprint,
-            "model": run.model_config.name.value,
-            "norm": run.model_config.norm.kind.value,
+            "model": run.model_config.name,
+            "norm": run.model_config.norm.kind,
             "tensorflow": tf.__version__,
             "inputs": {
                 "numbers": list(schema.input_numbers),

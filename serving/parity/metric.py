@@ -59,4 +59,4 @@ def metric_difference(run: RunDirectory, other: RunDirectory) -> Check:
 
 
 def _name(run: RunDirectory) -> str:
-    return f"{run.model_config.name.value}, {run.model_config.norm.kind.value} norm"
+    return f"{run.model_config.name}, {run.model_config.norm.kind} norm"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from models.norms.batch import BatchNormConfig
 from models.run_directory import RunDirectory
 from pipeline.errors import ClickparityError
 from serving.parity.checks import LOGIT_BAR, Check, _largest
@@ -41,15 +42,14 @@ def replica_equality(run: RunDirectory, encoded: Mapping[str, np.ndarray]) -> Ch
     gaps = {name: _largest(answer[f"{name}/1"], answer[f"{name}/2"]) for name in variants}
     moved = {name: _largest(answer[f"{name}/1"], answer[f"{name}/0"]) for name in variants}
     norm = run.model_config.norm
-    has_batch_statistics = norm.uses_batch_statistics
     chosen = variants[0]
-    if has_batch_statistics:
+    if isinstance(norm, BatchNormConfig):
         chosen = "synchronised" if norm.synchronized else "per replica"
     return Check(
         "replica",
         f"one optimizer step on 1 and on 2 replicas, the same global batch of {num_rows}",
         gaps[chosen],
-        None if has_batch_statistics else LOGIT_BAR,
+        None if norm.uses_batch_statistics else LOGIT_BAR,
         {"by_variant": gaps, "moved_by_the_step": moved, "rows": num_rows, "configured": chosen},
     )
 

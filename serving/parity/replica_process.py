@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from models.config.train import ScheduleConfig, TrainConfig, parse_train_config
 from models.losses import ClickLoss
+from models.norms.batch import BatchNormConfig
 from models.optimizers import make_optimizer
 from models.run_directory import RunDirectory
 from models.training.step import make_strategy, make_train_steps, model_inputs
@@ -34,7 +35,7 @@ def main(run_dir: str, rows_path: str, answer_path: str) -> None:
     with np.load(rows_path) as arrays:
         rows = dict(arrays)
     variants: dict[str, bool | None] = {"as configured": None}
-    if run.model_config.norm.uses_batch_statistics:
+    if isinstance(run.model_config.norm, BatchNormConfig):
         variants = {"per replica": False, "synchronised": True}
     tf.config.experimental.enable_tensor_float_32_execution(False)
     answer = {}

@@ -92,8 +92,8 @@ def run_parity(
         found.append(metric_difference(run, against))
     report = {
         "run": run.fingerprint,
-        "model": run.model_config.name.value,
-        "norm": run.model_config.norm.kind.value,
+        "model": run.model_config.name,
+        "norm": run.model_config.norm.kind,
         "export_digest": export_digest(export_dir),
         "has_batch_statistics": model.has_batch_statistics,
         "checks": [c.to_json() for c in found],

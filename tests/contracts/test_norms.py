@@ -4,25 +4,24 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.config.norm import NormConfig, NormKind, check_norm
 from models.keras2 import keras
-from models.layers.normalization import make_norm
+from models.norms.base import NORMS
 from pipeline.errors import ConfigError
 
 SHAPES = {"units": (5, 8), "fields": (5, 3, 8), "image": (5, 4, 4, 8)}
 VALID = [
     (kind, axis_kind)
-    for kind in NormKind
+    for kind in NORMS
     for axis_kind in SHAPES
-    if (kind, axis_kind) != (NormKind.INSTANCE, "units")
+    if (kind, axis_kind) != ("instance", "units")
 ]
 every_norm = pytest.mark.parametrize("kind, axis_kind", VALID)
-ROW_WISE = [pair for pair in VALID if pair[0] is not NormKind.BATCH]
+ROW_WISE = [pair for pair in VALID if not NORMS[pair[0]].uses_batch_statistics]
 
 
 def norm_of(kind, axis_kind, **options):
-    defaults = {"groups": 2} if kind is NormKind.GROUP else {}
-    return make_norm(NormConfig(kind=kind, **{**defaults, **options}), axis_kind=axis_kind)
+    defaults = {"groups": 2} if kind == "group" else {}
+    return NORMS[kind](**{**defaults, **options}).make_layer(axis_kind)
 
 
 def data(axis_kind, seed=0, scale=1.0):
@@ -48,7 +47,7 @@ def test_rows_do_not_see_each_other_and_modes_agree(kind, axis_kind):
 
 @pytest.mark.parametrize("axis_kind", list(SHAPES))
 def test_batch_norm_rows_do_see_each_other(axis_kind):
-    layer, x = norm_of(NormKind.BATCH, axis_kind), data(axis_kind)
+    layer, x = norm_of("batch", axis_kind), data(axis_kind)
     together = layer(x, training=True)[2:4].numpy()
     assert np.abs(layer(x[2:4], training=True).numpy() - together).max() > 1e-3
 
@@ -74,29 +73,30 @@ def test_round_trips_through_its_config(kind, axis_kind):
 @pytest.mark.parametrize("width", [1, 2, 4, 6])
 @pytest.mark.parametrize(
     "kind, groups",
-    [(kind, 8) for kind in NormKind if kind not in (NormKind.BATCH, NormKind.GROUP)]
-    + [(NormKind.GROUP, groups) for groups in (1, 2, 3, 4)],
+    [(kind, 8) for kind in NORMS if kind not in ("batch", "group")]
+    + [("group", groups) for groups in (1, 2, 3, 4)],
 )
 def test_on_units_exactly_the_degenerate_norms_are_refused(kind, groups, width):
     """Refused: what Keras cannot build, and what gives the same row, up to sign, for every input.
 
     variance_only of one unit divides by the root of epsilon: it blows up instead.
     """
-    config = NormConfig(kind=kind, groups=groups, epsilon=1e-9)
+    options = {"groups": groups} if kind == "group" else {}
+    config = NORMS[kind](epsilon=1e-9, **options)
     x = np.random.default_rng(0).normal(size=(6, width)).astype(np.float32)
     try:
-        if kind is NormKind.INSTANCE:
+        if kind == "instance":
             layer = keras.layers.GroupNormalization(groups=-1, epsilon=1e-9)
         else:
-            layer = make_norm(config, axis_kind="units")
+            layer = config.make_layer("units")
         y = np.abs(layer(x).numpy())
         useless = bool((y.std(axis=0) < 1e-3).all() or y.max() > 1e3)
     except ValueError:
         useless = True
     if not useless:
-        check_norm(config, axis_kind="units", width=width, where="here")
+        config.check_width(axis_kind="units", width=width, where="here")
         return
-    if width // (groups if kind is NormKind.GROUP else 1) == 2:
+    if width // (groups if kind == "group" else 1) == 2:
         return  # two numbers normalize to +1 and -1: one bit, which is allowed
     with pytest.raises(ConfigError):
-        check_norm(config, axis_kind="units", width=width, where="here")
+        config.check_width(axis_kind="units", width=width, where="here")

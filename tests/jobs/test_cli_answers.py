@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from jobs.config import load_run_config
-from models.config.norm import NormKind
-from models.config.registry import ModelName
+from models.config.model import MODELS
+from models.norms.base import NORMS
 from pipeline.schema import FeatureSchema
 from pipeline.transform.spec import encoded_spec
 from tests.conftest import NUM_ROWS, SETTINGS
@@ -69,9 +69,9 @@ def test_models_lists_what_a_config_may_say(cli: Cli) -> None:
     assert {"layer", "batch", "none"} <= {n["name"] for n in result["norms"]}
     assert set(result["losses"]) == {"bce", "pos_weight", "focal"}
     text = cli("models").out
-    assert names == set(ModelName)
-    assert {n["name"] for n in result["norms"]} == set(NormKind)
-    for name in (*ModelName, *NormKind, "bce", "pos_weight", "focal", "platt", "isotonic"):
+    assert names == set(MODELS)
+    assert {n["name"] for n in result["norms"]} == set(NORMS)
+    for name in (*MODELS, *NORMS, "bce", "pos_weight", "focal", "platt", "isotonic"):
         assert name in text
     for option in (
         "model.norm.synchronized", "model.norm.momentum", "model.norm.epsilon", "model.norm.groups",

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from models.config.norm import NormKind
-from models.config.registry import ModelName
+from models.config.model import MODELS
 from models.config.train import LossConfig
+from models.norms.base import NORMS
 from models.run_directory import RunDirectory
 from pipeline.synthetic.creatives import CREATIVE_SCHEMA, CreativeLog
 from serving.export.manifest import verify_manifest
@@ -32,10 +32,10 @@ SMALL = (
     "preprocess.rows_per_record=512", "preprocess.parity_sample_rows=64",
 )  # fmt: skip
 OF_MODEL = {
-    ModelName.AUTOINT: ("model.attention.num_layers=1", "model.attention.head_dim=4"),
-    ModelName.AD_IMAGE: ("model.image.filters=[4, 8]", "model.image.embedding_dim=4"),
-    ModelName.DLRM: ("model.dlrm.bottom_units=[8]",),
-    ModelName.FINALMLP: (
+    "autoint": ("model.attention.num_layers=1", "model.attention.head_dim=4"),
+    "ad_image": ("model.image.filters=[4, 8]", "model.image.embedding_dim=4"),
+    "dlrm": ("model.dlrm.bottom_units=[8]",),
+    "finalmlp": (
         "model.final_mlp.second_units=[16]",
         "model.final_mlp.selection_units=[8]",
     ),
@@ -75,7 +75,7 @@ OF_THE_REST = {
     "no calibrator": ("calibration.kind=none",),
 }  # fmt: skip
 ALL = (
-    [(m.value, (f"model.name={m}", *OF_MODEL.get(m, ()))) for m in ModelName]
+    [(m, (f"model.name={m}", *OF_MODEL.get(m, ()))) for m in MODELS]
     + [(f"norm {name}", settings) for name, settings in OF_NORM.items()]
     + [(f"loss {name}", settings) for name, settings in OF_LOSS.items()]
     + list(OF_THE_REST.items())
@@ -87,7 +87,7 @@ REPRESENTATIVE = [
         "ad_image, group, focal",
         (
             "model.name=ad_image",
-            *OF_MODEL[ModelName.AD_IMAGE],
+            *OF_MODEL["ad_image"],
             *OF_NORM["group"],
             *OF_LOSS["focal"],
         ),
@@ -96,7 +96,7 @@ REPRESENTATIVE = [
 
 
 def test_no_normalization_or_loss_is_left_out() -> None:
-    assert {name.split(",")[0] for name in OF_NORM} == set(NormKind)
+    assert {name.split(",")[0] for name in OF_NORM} == set(NORMS)
     kinds = {
         arg
         for kind in get_args(LossConfig)

@@ -6,18 +6,18 @@ import subprocess
 import sys
 
 from models.config.listing import describe_models, option_entries
-from models.config.model import ModelConfig
-from models.config.norm import NormKind
-from models.config.registry import ModelName
+from models.config.model import MODELS, ModelConfig
+from models.norms.base import NORMS
 
 
 def test_lists_every_model_norm_and_option_with_a_line():
     listing = describe_models()
-    assert [model.name for model in listing.models] == [name.value for name in ModelName]
-    assert [norm.name for norm in listing.norms] == [kind.value for kind in NormKind]
+    assert [model.name for model in listing.models] == list(MODELS)
+    assert [norm.name for norm in listing.norms] == list(NORMS)
     entries = [
         *listing.model_options,
         *listing.norm_options,
+        *(option for norm in listing.norms for option in norm.options),
         *(option for model in listing.models for option in model.options),
     ]
     for entry in entries:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.config.norm import NormConfig, NormKind, NormPlacement
 from models.layers.ad_attention import MAX_INTERACTIVE_SCORE, AdAggregation
-from models.layers.normalization import make_norm
 from models.layers.self_attention import FieldSelfAttention
+from models.norms.base import NormPlacement
+from models.norms.rms import RmsNormConfig
 
 RNG = np.random.default_rng(5)
 FIELDS = RNG.normal(size=(3, 4, 5)).astype(np.float32)  # [batch, fields, dim]
@@ -40,10 +40,8 @@ def test_self_attention(residual):
 
 @pytest.mark.parametrize("placement", list(NormPlacement))
 def test_self_attention_with_a_norm(placement):
-    norm = NormConfig(kind=NormKind.RMS, epsilon=1e-9)
-    layer = FieldSelfAttention(
-        1, 3, norm=lambda: make_norm(norm, axis_kind="fields"), placement=placement
-    )
+    norm = RmsNormConfig(epsilon=1e-9)
+    layer = FieldSelfAttention(1, 3, norm=lambda: norm.make_layer("fields"), placement=placement)
     layer(FIELDS)
     x = attention_in_numpy(layer, FIELDS, 1, 3) + FIELDS @ layer.residual.kernel.numpy()
 

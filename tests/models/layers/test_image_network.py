@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.config.norm import NormConfig, NormKind
 from models.layers.image_network import ImageNetwork, layer_sizes
-from models.layers.normalization import make_norm
+from models.norms.instance import InstanceNormConfig
 
 
 def with_identity_weights(network, pixels):
@@ -25,8 +24,8 @@ def test_scales_pools_and_embeds():
 
 
 def test_the_norm_is_applied_to_the_whole_picture():
-    norm = NormConfig(kind=NormKind.INSTANCE, epsilon=1e-9)
-    network = ImageNetwork((1,), 1, norm=lambda: make_norm(norm, axis_kind="image"))
+    norm = InstanceNormConfig(epsilon=1e-9)
+    network = ImageNetwork((1,), 1, norm=lambda: norm.make_layer("image"))
     pixels = tf.constant([[255], [0]], tf.uint8)[tf.newaxis, :, :, tf.newaxis]
     # 1 and -1 are their own normalization; ReLU 1 and 0; too narrow to pool; mean 0.5; + 0.5
     np.testing.assert_allclose(with_identity_weights(network, pixels), [[1.0]], atol=1e-6)

@@ -3,12 +3,12 @@
 import numpy as np
 import tensorflow as tf
 
-from models.config.norm import NormConfig, NormKind, NormPlacement
 from models.layers.dot_interaction import PairwiseDots
 from models.layers.factorization_machine import FactorizationMachine
 from models.layers.mask_block import MaskBlock
-from models.layers.normalization import make_norm
 from models.layers.two_stream import BilinearFusion, FeatureGate
+from models.norms.base import NormPlacement
+from models.norms.variance_only import VarianceOnlyNormConfig
 
 RNG = np.random.default_rng(3)
 VECTORS = tf.constant([[[1.0, 2.0], [3.0, -1.0], [0.0, 4.0]]])  # [1, 3 fields, 2 dims]
@@ -45,11 +45,11 @@ def test_pairwise_dots_know_their_width_in_a_graph():
 
 
 def mask_block(placement):
-    norm = NormConfig(kind=NormKind.VARIANCE_ONLY, epsilon=1e-12)
+    norm = VarianceOnlyNormConfig(epsilon=1e-12)
     block = MaskBlock(
         3,
         reduction_ratio=2.0,
-        norm=lambda: make_norm(norm, axis_kind="units"),
+        norm=lambda: norm.make_layer("units"),
         placement=placement,
     )
     v, x = (RNG.normal(size=(4, n)).astype(np.float32) for n in (5, 6))

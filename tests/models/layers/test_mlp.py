@@ -3,19 +3,20 @@
 import numpy as np
 import tensorflow as tf
 
-from models.config.norm import NormConfig, NormKind, NormPlacement
 from models.layers.dropout import StatelessDropout
 from models.layers.mlp import MLP
-from models.layers.normalization import make_norm
+from models.norms.base import NORMS, NormPlacement
+from models.norms.batch import BatchNormConfig
+from models.norms.rms import RmsNormConfig
 
 X = tf.constant([[1.0, 2.0]])
 KERNEL = np.array([[1.0, -1.0, 0.0], [0.0, 0.0, 1.0]], np.float32)  # x W = [1, -1, 2]
 
 
-def mlp_with(placement, kind=NormKind.VARIANCE_ONLY):
+def mlp_with(placement, kind="variance_only"):
     mlp = MLP(
         (3,),
-        norm=lambda: make_norm(NormConfig(kind=kind), axis_kind="units"),
+        norm=lambda: NORMS[kind]().make_layer("units"),
         placement=placement,
     )
     mlp(X)
@@ -38,7 +39,7 @@ def test_after_the_activation():
 def test_every_layer_has_its_own_norm_and_dropout():
     mlp = MLP(
         (4, 4),
-        norm=lambda: make_norm(NormConfig(kind=NormKind.RMS), axis_kind="units"),
+        norm=lambda: RmsNormConfig().make_layer("units"),
         dropout=lambda: StatelessDropout(0.5, seed=0),
     )
     mlp(X)
@@ -48,7 +49,7 @@ def test_every_layer_has_its_own_norm_and_dropout():
 
 
 def test_training_reaches_norm_and_dropout():
-    batch = MLP((3,), norm=lambda: make_norm(NormConfig(kind=NormKind.BATCH), axis_kind="units"))
+    batch = MLP((3,), norm=lambda: BatchNormConfig().make_layer("units"))
     batch(X, training=True)
     assert (batch.norms[0].moving_variance.numpy() != 1).all()
     noisy = MLP((200,), dropout=lambda: StatelessDropout(0.5, seed=0), activation="tanh")

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.config.norm import NormConfig, NormKind
 from models.keras2 import keras
-from models.layers.normalization import RMSNorm, VarianceOnlyLayerNorm, make_norm
+from models.layers.normalization import RMSNorm, VarianceOnlyLayerNorm
+from models.norms.base import NORMS
 from pipeline.errors import ConfigError
 
 
 def norm(kind, axis_kind="units", **options):
-    return make_norm(NormConfig(kind=kind, **{"epsilon": 1e-6, **options}), axis_kind=axis_kind)
+    return NORMS[kind](**{"epsilon": 1e-6, **options}).make_layer(axis_kind)
 
 
 ROW = tf.constant([[0.0, 1.0, 2.0]])  # mean 1, variance 2/3, mean square 5/3
@@ -98,11 +98,11 @@ def test_batch_options_are_passed_on():
     assert norm("batch").synchronized is False
 
 
-@pytest.mark.parametrize("kind", list(NormKind))
+@pytest.mark.parametrize("kind", list(NORMS))
 def test_epsilon_reaches_every_kind(kind):
-    config = NormConfig(kind=kind, epsilon=0.125)
-    layer = make_norm(config, axis_kind="image")
-    assert kind is NormKind.NONE or layer.epsilon == 0.125
+    config = NORMS[kind](epsilon=0.125)
+    layer = config.make_layer("image")
+    assert config.changes_nothing or layer.epsilon == 0.125
 
 
 def test_each_call_of_the_factory_makes_a_new_layer():

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.config.norm import NormConfig, NormKind
-from models.layers.normalization import make_norm
 from models.layers.tabular import FieldFeatures, FlatFeatures, LinearTerm
+from models.norms.rms import RmsNormConfig
 from pipeline.errors import ConfigError
 from pipeline.records.encoded import EncodedSpec, IdFeature
 
@@ -17,7 +16,7 @@ INPUTS = {
     "label": tf.constant([1.0, 0.0]),
 }
 ROWS = np.array([[1, 3 + 2], [0, 3 + 3]])  # of the fused table: y's ids follow x's three
-RMS = NormConfig(kind=NormKind.RMS, epsilon=1e-12)
+RMS = RmsNormConfig(epsilon=1e-12)
 
 
 def tabled(layer, embedding, values):
@@ -46,7 +45,7 @@ def test_fields():
 
 @pytest.mark.parametrize("features", [FlatFeatures, FieldFeatures])
 def test_the_norm_touches_embeddings_and_leaves_numerics_alone(features):
-    layer = features(SPEC, 2, norm=lambda: make_norm(RMS, axis_kind="fields"))
+    layer = features(SPEC, 2, norm=lambda: RMS.make_layer("fields"))
     plain = features(SPEC, 2)
     for each in (layer, plain):
         tabled(each, each.embedding, TABLE)

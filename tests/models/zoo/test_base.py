@@ -5,6 +5,8 @@ import pytest
 import tensorflow as tf
 
 from models.config.model import parse_model_config
+from models.keras2 import keras
+from models.norms.batch import BatchNormConfig
 from models.zoo import build_model
 from models.zoo.base import CTRModel, example_inputs
 from pipeline.errors import ConfigError
@@ -85,6 +87,25 @@ def test_weights_save_and_load_into_a_model_from_its_config(spec, batch, tmp_pat
 def test_batch_statistics_are_known(spec):
     assert build(spec, norm="batch").has_batch_statistics
     assert not build(spec, norm="layer").has_batch_statistics
+
+
+def test_batch_statistics_of_a_layer_that_is_not_keras_own_are_known(spec):
+    class Centred(keras.layers.Layer):
+        def call(self, x):
+            return x - tf.reduce_mean(x, axis=0)
+
+    class CentredConfig(BatchNormConfig):
+        """Registered nowhere: what counts is what its class says."""
+
+        def make_layer(self, axis_kind):
+            return Centred()
+
+    config = parse_model_config(SMALL)
+    assert not build_model(config, spec).has_batch_statistics
+    config = config.model_copy(update={"norm": CentredConfig()})
+    assert build_model(config, spec).has_batch_statistics
+    nowhere = config.model_copy(update={"hidden_units": ()})
+    assert not build_model(nowhere, spec).has_batch_statistics
 
 
 def test_a_norm_can_be_kept_off_the_hidden_layers(spec):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from models.config.model import ModelConfig
 from models.keras2 import keras
 from models.layers.cross import CrossMixtureNetwork, CrossNetworkV2
 from models.layers.tabular import FlatFeatures
 from models.zoo.base import CTRModel, Inputs
+from models.zoo.dcn_v2 import DCNv2Config
 from pipeline.errors import ConfigError
 from pipeline.records.encoded import EncodedSpec
 
@@ -29,11 +29,10 @@ class DCNv2(CTRModel):
     """
 
     def __init__(
-        self, config: ModelConfig, spec: EncodedSpec, *, dropout: float | None = None
+        self, config: DCNv2Config, spec: EncodedSpec, *, dropout: float | None = None
     ) -> None:
         super().__init__(config, spec, dropout=dropout)
         cross = config.cross
-        assert cross is not None  # ModelConfig fills it in for this model
         self.features = self.make_features(FlatFeatures)
         rank = cross.projection_dim
         width = len(spec.numeric) + self.features.embedded_width

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from models.config.model import ModelConfig
 from models.keras2 import keras
 from models.layers.tabular import FlatFeatures, LinearTerm
 from models.zoo.base import CTRModel, Inputs
+from models.zoo.wide_deep import WideDeepConfig
 from pipeline.records.encoded import EncodedSpec
 
 __all__ = ["WideDeep"]
@@ -26,7 +26,7 @@ class WideDeep(CTRModel):
     """
 
     def __init__(
-        self, config: ModelConfig, spec: EncodedSpec, *, dropout: float | None = None
+        self, config: WideDeepConfig, spec: EncodedSpec, *, dropout: float | None = None
     ) -> None:
         super().__init__(config, spec, dropout=dropout)
         self.wide = LinearTerm(spec, embedding=config.embedding, name="wide")

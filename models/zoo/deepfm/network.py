@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from models.config.model import ModelConfig
 from models.keras2 import keras
 from models.layers.factorization_machine import FactorizationMachine
 from models.layers.tabular import FieldFeatures, LinearTerm
 from models.zoo.base import CTRModel, Inputs
+from models.zoo.deepfm import DeepFMConfig
 from pipeline.records.encoded import EncodedSpec
 
 __all__ = ["DeepFM"]
@@ -25,7 +25,7 @@ class DeepFM(CTRModel):
     """
 
     def __init__(
-        self, config: ModelConfig, spec: EncodedSpec, *, dropout: float | None = None
+        self, config: DeepFMConfig, spec: EncodedSpec, *, dropout: float | None = None
     ) -> None:
         super().__init__(config, spec, dropout=dropout)
         self.linear = LinearTerm(spec, embedding=config.embedding, name="linear")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from models.config.model import ModelConfig
 from models.keras2 import keras
 from models.layers.cross import CrossNetwork
 from models.layers.tabular import FlatFeatures
 from models.zoo.base import CTRModel, Inputs
+from models.zoo.dcn import DCNConfig
 from pipeline.records.encoded import EncodedSpec
 
 __all__ = ["DCN"]
@@ -26,10 +26,9 @@ class DCN(CTRModel):
     """
 
     def __init__(
-        self, config: ModelConfig, spec: EncodedSpec, *, dropout: float | None = None
+        self, config: DCNConfig, spec: EncodedSpec, *, dropout: float | None = None
     ) -> None:
         super().__init__(config, spec, dropout=dropout)
-        assert config.cross is not None  # ModelConfig fills it in for this model
         self.features = self.make_features(FlatFeatures)
         self.cross_network = CrossNetwork(config.cross.num_layers, name="cross")
         self.mlp = self.make_mlp(config.hidden_units, name="mlp")

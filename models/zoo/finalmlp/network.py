@@ -6,11 +6,11 @@ import math
 
 import tensorflow as tf
 
-from models.config.model import ModelConfig
 from models.keras2 import keras
 from models.layers.tabular import FieldFeatures
 from models.layers.two_stream import BilinearFusion, FeatureGate
 from models.zoo.base import CTRModel, Inputs
+from models.zoo.finalmlp import FinalMLPConfig
 from pipeline.errors import ConfigError
 from pipeline.records.encoded import EncodedSpec
 from pipeline.strict_config import did_you_mean
@@ -36,11 +36,10 @@ class FinalMLP(CTRModel):
     """
 
     def __init__(
-        self, config: ModelConfig, spec: EncodedSpec, *, dropout: float | None = None
+        self, config: FinalMLPConfig, spec: EncodedSpec, *, dropout: float | None = None
     ) -> None:
         super().__init__(config, spec, dropout=dropout)
         options = config.final_mlp
-        assert options is not None  # ModelConfig fills it in for this model
         self.features = self.make_features(FieldFeatures)
         self.contexts = [
             field_positions(spec, names, option)

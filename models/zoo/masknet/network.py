@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from models.config.model import ModelConfig
 from models.keras2 import keras
 from models.layers.mask_block import MaskBlock
 from models.layers.tabular import FieldFeatures
 from models.zoo.base import CTRModel, Inputs
+from models.zoo.masknet import MaskNetConfig
 from pipeline.records.encoded import EncodedSpec
 
 __all__ = ["MaskNet"]
@@ -29,11 +29,10 @@ class MaskNet(CTRModel):
     """
 
     def __init__(
-        self, config: ModelConfig, spec: EncodedSpec, *, dropout: float | None = None
+        self, config: MaskNetConfig, spec: EncodedSpec, *, dropout: float | None = None
     ) -> None:
         super().__init__(config, spec, dropout=dropout)
         options = config.mask
-        assert options is not None  # ModelConfig fills it in for this model
         self.features = FieldFeatures(
             spec, config.embedding_dim, embedding=config.embedding, name="features"
         )

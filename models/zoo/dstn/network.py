@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from models.config.model import ModelConfig
 from models.keras2 import keras
 from models.layers.ad_attention import AdAggregation
 from models.layers.feature_embedding import make_embedding
 from models.zoo.base import CTRModel, Inputs
+from models.zoo.dstn import DSTNConfig
 from pipeline.errors import ConfigError
 from pipeline.records.encoded import EncodedSpec
 from pipeline.strict_config import did_you_mean
@@ -33,11 +33,10 @@ class DSTN(CTRModel):
     """
 
     def __init__(
-        self, config: ModelConfig, spec: EncodedSpec, *, dropout: float | None = None
+        self, config: DSTNConfig, spec: EncodedSpec, *, dropout: float | None = None
     ) -> None:
         super().__init__(config, spec, dropout=dropout)
         options = config.dstn
-        assert options is not None  # ModelConfig fills it in for this model
         self.auxiliary = options.auxiliary or tuple((s.name,) for s in spec.sequences)
         self._check_auxiliary()
         names = [*(f.name for f in spec.categorical), *(s.name for s in spec.sequences)]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from models.config.model import ModelConfig
 from models.keras2 import keras
 from models.layers.self_attention import FieldSelfAttention
 from models.layers.tabular import FieldFeatures
-from models.zoo.base import CTRModel, Inputs, check_positions
+from models.zoo.autoint import AutoIntConfig
+from models.zoo.base import CTRModel, Inputs
 from pipeline.records.encoded import EncodedSpec
 
 __all__ = ["AutoInt"]
@@ -27,15 +27,14 @@ class AutoInt(CTRModel):
     """
 
     def __init__(
-        self, config: ModelConfig, spec: EncodedSpec, *, dropout: float | None = None
+        self, config: AutoIntConfig, spec: EncodedSpec, *, dropout: float | None = None
     ) -> None:
         super().__init__(config, spec, dropout=dropout)
         options = config.attention
-        assert options is not None  # ModelConfig fills it in for this model
         self.features = self.make_features(FieldFeatures)
         if config.norm.on_hidden:
             width = options.num_heads * options.head_dim
-            check_positions(config.norm, self.features.num_fields, width, "autoint's attention")
+            config.norm.check_positions(self.features.num_fields, width, "autoint's attention")
         self.attention = [
             FieldSelfAttention(
                 options.num_heads,

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from models.config.model import ModelConfig
 from models.keras2 import keras
 from models.layers.image_network import ImageNetwork, layer_sizes
-from models.layers.mlp import no_layer
-from models.layers.normalization import NormFactory, make_norm
 from models.layers.tabular import FlatFeatures
-from models.zoo.base import CTRModel, Inputs, check_positions
+from models.zoo.ad_image import AdImageConfig
+from models.zoo.base import CTRModel, Inputs
 from pipeline.errors import ConfigError
 from pipeline.records.encoded import EncodedSpec
 
@@ -30,31 +28,27 @@ class AdImage(CTRModel):
     """
 
     def __init__(
-        self, config: ModelConfig, spec: EncodedSpec, *, dropout: float | None = None
+        self, config: AdImageConfig, spec: EncodedSpec, *, dropout: float | None = None
     ) -> None:
         super().__init__(config, spec, dropout=dropout)
         options = config.image
-        assert options is not None  # ModelConfig fills it in for this model
         if not spec.images:
             raise ConfigError(
                 "ad_image needs an image feature",
                 "a data set with none",
                 "Declare a feature of kind image in the schema, or set model.name=dcn_v2.",
             )
-        norm = options.norm or config.norm
+        norm = config.image_norm
         for image in spec.images if norm.on_hidden else ():
             sizes = layer_sizes(image.height, image.width, len(options.filters))
             for (height, width), filters in zip(sizes, options.filters, strict=True):
                 where = f"image {image.name}, {height} x {width} pixels at {filters} filters"
-                check_positions(norm, height * width, filters, where)
-        image_norm: NormFactory = (
-            (lambda: make_norm(norm, axis_kind="image")) if norm.on_hidden else no_layer
-        )
+                norm.check_positions(height * width, filters, where)
         self.image_networks = [
             ImageNetwork(
                 options.filters,
                 options.embedding_dim,
-                norm=image_norm,
+                norm=self.norm_factory("image", norm),
                 placement=norm.placement,
                 name=f"image_{i}",
             )

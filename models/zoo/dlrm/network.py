@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from models.config.model import ModelConfig
 from models.keras2 import keras
 from models.layers.dot_interaction import PairwiseDots
 from models.layers.tabular import FieldFeatures
 from models.zoo.base import CTRModel, Inputs
+from models.zoo.dlrm import DLRMConfig
 from pipeline.errors import ConfigError
 from pipeline.records.encoded import EncodedSpec
 
@@ -28,11 +28,10 @@ class DLRM(CTRModel):
     """
 
     def __init__(
-        self, config: ModelConfig, spec: EncodedSpec, *, dropout: float | None = None
+        self, config: DLRMConfig, spec: EncodedSpec, *, dropout: float | None = None
     ) -> None:
         super().__init__(config, spec, dropout=dropout)
         options = config.dlrm
-        assert options is not None  # ModelConfig fills it in for this model
         vectors = len(spec.categorical) + len(spec.sequences) + bool(spec.numeric)
         if not (spec.categorical or spec.sequences) or vectors + options.self_interaction < 2:
             raise ConfigError(
@@ -41,11 +40,7 @@ class DLRM(CTRModel):
                 f"{vectors - bool(spec.numeric)} of them, {len(spec.numeric)} numeric",
                 "Declare more features in the schema, or set model.name=wide_deep.",
             )
-        self.bottom = (
-            self.make_mlp((*options.bottom_units, config.embedding_dim), name="bottom")
-            if spec.numeric
-            else None
-        )
+        self.bottom = self.make_mlp(config.bottom_widths, name="bottom") if spec.numeric else None
         embedded = EncodedSpec(numeric=(), categorical=spec.categorical, sequences=spec.sequences)
         self.features = self.make_features(FieldFeatures, embedded)
         self.dots = PairwiseDots(self_interaction=options.self_interaction, name="dots")
