@@ -98,34 +98,27 @@ def fit_calibration(
             f"{int((~np.isfinite(raw)).sum())} infinite of {len(raw)}",
             "Check the training for divergence.",
         )
-    correction = correction or LossCorrection()
-    corrected = correction.correct(tf.constant(raw, tf.float64)).numpy()
-    fitters = {"platt": fit_platt, "isotonic": fit_isotonic}
-    fitted: Residual = IdentityCalibrator()
-    reason = ""
-    if residual in fitters:
-        try:
-            _require_both_classes(labels, weights, min_clicks)
-            fitted = fitters[residual](corrected, labels, weights)
-        except _CannotFitError as error:
-            reason = f"{residual} was not fitted: {error}"
-    elif residual != "identity":
+    if residual not in ("identity", *_FITTERS):
         raise ConfigError(
             "residual must be a known kind", residual, "Allowed: platt, isotonic, identity."
         )
+    correction = correction or LossCorrection()
+    corrected = correction.correct(tf.constant(raw, tf.float64)).numpy()
+    fitted: Residual = IdentityCalibrator()
+    reason = ""
+    if residual in _FITTERS:
+        try:
+            _require_both_classes(labels, weights, min_clicks)
+            fitted = _FITTERS[residual](corrected, labels, weights)
+        except _CannotFitError as error:
+            reason = f"{residual} was not fitted: {error}"
     calibration = Calibration(correction, fitted)
     calibrated = fitted.correct(tf.constant(corrected, tf.float64)).numpy()
     before, between, after = (_metrics(labels, z, weights) for z in (raw, corrected, calibrated))
-    report = CalibrationReport(
-        kind=fitted.kind,
-        reason=reason,
-        count=len(labels),
-        clicks=float(np.dot(labels, weights)),
-        raw=before,
-        corrected=between,
-        calibrated=after,
+    clicks = float(np.dot(labels, weights))
+    return calibration, CalibrationReport(
+        fitted.kind, reason, len(labels), clicks, raw=before, corrected=between, calibrated=after
     )
-    return calibration, report
 
 
 def _metrics(labels: Array, z: Array, weights: Array) -> dict[str, float]:
@@ -241,6 +234,9 @@ def fit_isotonic(z: Array, labels: Array, weights: Array) -> IsotonicCalibrator:
         raise _CannotFitError("the predictions are saturated at 0 or 1")
     curve = IsotonicCalibrator(inputs, outputs).correct(tf.constant(z, tf.float64)).numpy()
     return IsotonicCalibrator(inputs, outputs + _shift_to_mean(curve, labels, weights))
+
+
+_FITTERS = {"platt": fit_platt, "isotonic": fit_isotonic}
 
 
 def _rate(row: Array, unit: float) -> float:
