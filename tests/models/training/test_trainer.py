@@ -19,8 +19,9 @@ import pytest
 import tensorflow as tf
 
 from models.run_directory import RunDirectory
-from models.training.trainer import BatchSource, Interrupted, evaluate_batches
-from pipeline.errors import ConfigError
+from models.training.scoring import evaluate_batches
+from models.training.trainer import BatchSource
+from pipeline.errors import ConfigError, Interrupted
 from tests.damage import flip_a_bit
 
 SCRIPT = Path(__file__).with_name("tiny_training.py")
