@@ -13,6 +13,7 @@ __all__ = [
     "ClickparityError",
     "ConfigError",
     "DataError",
+    "DivergedError",
     "GateError",
     "Interrupted",
     "reason_of",
@@ -44,6 +45,10 @@ class ConfigError(ClickparityError):
     """Wrong configuration or arguments: exit code 2, never retried."""
 
     exit_code = 2
+
+
+class DivergedError(ConfigError):
+    """A training's loss is no finite number any more: of many trainings, this one alone has failed."""
 
 
 class GateError(ClickparityError):

@@ -102,8 +102,9 @@ def toss_metric(
 ) -> float:
     """The metric of the Toss NEXT ML challenge (2025): 0.5 AP + 0.5 / (1 + WLL)."""
     wll = weighted_log_loss(label, logits=logits, probability=probability, weight=weight)
-    score = probability if logits is None else logits  # one is given, or the line above refused
-    return toss_from(average_precision(label, score, weight), wll)  # type: ignore[arg-type]
+    score = logits if logits is not None else probability
+    assert score is not None  # weighted_log_loss has refused that
+    return toss_from(average_precision(label, score, weight), wll)
 
 
 def reliability_bins(

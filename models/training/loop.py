@@ -36,7 +36,7 @@ from models.training.step import TrainSteps
 from models.training.strategy import distributed_batches, make_strategy, per_replica_batch_size
 from models.zoo import build_model
 from models.zoo.base import CTRModel
-from pipeline.errors import ConfigError, Interrupted
+from pipeline.errors import DivergedError, Interrupted
 
 __all__ = ["Training"]
 
@@ -91,7 +91,7 @@ class Training:
         self._train_steps = TrainSteps(
             self.model, self.optimizer, ClickLoss(self._loss), self.strategy, xla=config.xla
         )
-        self._is_compiled = False  # then its next steps are worth timing
+        self._is_compiled = False  # until then a call is not timed: compilation is most of it
         self._logits_of: Callable[..., tf.Tensor] | None = None  # compiled by the first validation
 
     def _built(self, model_config: ModelConfig) -> CTRModel:
@@ -110,7 +110,8 @@ class Training:
             show: progress on stderr.
 
         Raises:
-            ConfigError: the loss is no longer finite, or early stopping finds labels of one kind.
+            DivergedError: the loss is no longer finite.
+            ConfigError: early stopping finds labels of one kind.
             Interrupted: on SIGTERM, after saving.
         """
         config, position = self._config, self.position
@@ -171,7 +172,7 @@ class Training:
         self._is_compiled = True
         mean = loss_sum / weight if weight else 0.0
         if not math.isfinite(mean):
-            raise ConfigError(
+            raise DivergedError(
                 "the training loss must stay finite",
                 f"{mean} at step {position.global_step}",
                 "Lower train.learning_rate, or set train.gradient_clip_norm=10.",

@@ -1,6 +1,7 @@
 """How one training is spread over devices: which replicas there are, and each one's part of a batch.
 
-Here alone it is decided: the trainer and the step ask the strategy and name no device.
+Here alone it is decided: the trainer and the step ask the strategy and name no device. What a run
+leaves behind is written by `models.training.loop.Training` alone, in `_save`, `_end_epoch`, `_finish`.
 """
 
 from __future__ import annotations
