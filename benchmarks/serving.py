@@ -39,6 +39,7 @@ from jobs.steps import train_run  # noqa: E402
 from models.run_directory import RunDirectory  # noqa: E402
 from pipeline.preprocessing.config import PreprocessConfig  # noqa: E402
 from pipeline.records.data_directory import DataDirectory  # noqa: E402
+from pipeline.records.encoded import model_inputs  # noqa: E402
 from pipeline.schema import FeatureSchema  # noqa: E402
 
 PARTS = ("latency", "scoring", "load")
@@ -89,7 +90,7 @@ def latency(
     statistics = FeatureStatistics.load(data.path / "statistics")
     usual = save_usual_design(data.schema, statistics, run.model_config, workdir / "usual")
     raw, encoded = real_rows(data, 64)
-    inputs = {k: v for k, v in encoded.items() if k not in ("label", "weight", "carry")}
+    inputs = model_inputs(encoded)
     sizes = (1, 64)
     designs = {
         "bare": (bare, "serving_default", [{k: v[:n] for k, v in inputs.items()} for n in sizes]),

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jobs.command import Command, Group, commands
-from pipeline.errors import ClickparityError, ConfigError
+from pipeline.errors import ClickparityError, ConfigError, Interrupted
 
 __all__ = ["entry_point", "main"]
 
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.beam_options = rest
         _configure_logging(arguments.verbose)
         result, text = arguments.main(arguments)
-    except ClickparityError as error:
+    except (ClickparityError, Interrupted) as error:
         print(f"clickparity: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
@@ -103,13 +103,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
-    except Exception as error:
-        if (
-            type(error).__name__ == "Interrupted"
-        ):  # models.training.trainer's; not imported for this
-            print(f"clickparity: {error}", file=sys.stderr)
-            return 143
-        raise
     print(json.dumps(result, default=str) if arguments.json else text)
     return 0
 

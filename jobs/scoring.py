@@ -66,10 +66,8 @@ def score_files(
     layout = _layout(export_dir, schema)
     files = [[f.path, f.size, f.version] for f in expand_inputs(inputs)]
     digest = {path: record.sha256 for path, record in manifest.files.items()}
-    fingerprint = fingerprint_of(
-        *("score", _FORMAT_VERSION, digest, layout.fingerprint(), files),
-        *(output, block_bytes, max_reject_rate),
-    )
+    asked = (digest, layout.fingerprint(), files, output, block_bytes, max_reject_rate)
+    fingerprint = fingerprint_of("score", _FORMAT_VERSION, *asked)
     if is_finished(out, fingerprint):
         done: dict[str, Any] = json.loads((out / "summary.json").read_text())
         say(f"nothing to do: {out} holds these scores")

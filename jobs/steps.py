@@ -53,7 +53,7 @@ def _fit_calibration(run: RunDirectory, data: DataDirectory, loss: dict[str, Any
     """Exact correction for loss and down-sampling, then the residual on the validation split."""
     from models.calibration import Calibration, LossCorrection, fit_calibration
     from models.config.train import parse_train_config
-    from models.training.trainer import evaluate_run as score_split
+    from models.training.scoring import score_split
 
     kind = section(run, CalibrationConfig).kind
     resolved = parse_train_config({"loss": loss}).loss
@@ -98,7 +98,7 @@ def evaluate_run(
     if split in known and not force:
         return dict(known[split])
     from models.metrics import evaluate
-    from models.training.trainer import evaluate_run as score_split
+    from models.training.scoring import score_split
     from pipeline.records.segments import check_segments, segment_columns
     from serving.export.build import data_of, load_calibration
 

@@ -1,6 +1,6 @@
 """Errors that an operator can act on: the rule, the value received, the remedy.
 
-Every error that is somebody's to mend (a typo in a config, bad input data, a gate that said no)
+Every error that a person must fix (a typo in a config, bad input data, a gate that said no)
 is a `ClickparityError`; the command line prints its message without a traceback and exits with its
 `exit_code`. Anything else is a bug or a passing fault: exit 1, with the traceback.
 """
@@ -9,7 +9,15 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["ClickparityError", "ConfigError", "DataError", "GateError", "reason_of"]
+__all__ = [
+    "ClickparityError",
+    "ConfigError",
+    "DataError",
+    "DivergedError",
+    "GateError",
+    "Interrupted",
+    "reason_of",
+]
 
 
 class ClickparityError(Exception):
@@ -39,6 +47,10 @@ class ConfigError(ClickparityError):
     exit_code = 2
 
 
+class DivergedError(ConfigError):
+    """A training's loss is no finite number any more: of many trainings, this one alone has failed."""
+
+
 class GateError(ClickparityError):
     """A gate said no (parity, quality, drift): exit code 3, never retried."""
 
@@ -49,6 +61,15 @@ class DataError(ClickparityError):
     """The input data is bad (empty, over its reject limit, contradicts the schema): exit code 4."""
 
     exit_code = 4
+
+
+class Interrupted(Exception):  # noqa: N818 - nothing is wrong
+    """SIGTERM came: the state is saved, and the same command goes on from it; exit code 143.
+
+    Not a `ClickparityError`: who handles those must not take a request to stop for a failure.
+    """
+
+    exit_code = 143
 
 
 def reason_of(error: Exception) -> str:

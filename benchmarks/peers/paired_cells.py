@@ -20,7 +20,7 @@ from models.config.train import parse_train_config
 from models.keras2 import keras
 from models.metrics import auc, auc_difference_interval
 from models.run_directory import RunDirectory
-from models.training.scoring import Predictions, evaluate_run
+from models.training.scoring import Predictions, score_split
 from models.training.trainer import train
 from pipeline.records.data_directory import DataDirectory
 
@@ -54,7 +54,7 @@ def trained_and_scored(
     run = RunDirectory.create(path, sections, data.fingerprint, data.path)
     if not run.has("scored.npz"):
         train(data, parse_model_config(model), parse_train_config(train_options), run)
-        found: Predictions = evaluate_run(run.load_model(dropout=0.0), data, "test")
+        found: Predictions = score_split(run.load_model(dropout=0.0), data, "test")
         truth = found.carry[:, data.spec.carry.index("true_probability")]
         beside = path / ".scored.partial.npz"
         np.savez(beside, label=found.label, logit=found.logit, truth=truth)

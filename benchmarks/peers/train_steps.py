@@ -55,7 +55,8 @@ def clickparity(vocab: int, batch_size: int, threads: int, records: str | None) 
     from models.config.train import parse_train_config
     from models.losses import ClickLoss
     from models.optimizers import make_optimizer
-    from models.training.step import make_strategy, make_train_steps
+    from models.training.step import TrainSteps
+    from models.training.strategy import make_strategy
     from models.zoo import build_model
     from pipeline.records.data_directory import DataDirectory
     from pipeline.records.dataset import training_batches
@@ -92,7 +93,7 @@ def clickparity(vocab: int, batch_size: int, threads: int, records: str | None) 
     with strategy.scope():
         model = build_model(model_config, spec)
     optimizer = make_optimizer(config, 1000, model, strategy)
-    train_steps = make_train_steps(model, optimizer, ClickLoss(config.loss), strategy)
+    train_steps = TrainSteps(model, optimizer, ClickLoss(config.loss), strategy)
     iterator = iter(strategy.experimental_distribute_dataset(batches))
 
     def run(steps: int) -> None:

@@ -28,7 +28,7 @@ from models.config.model import parse_model_config
 from models.config.train import parse_train_config
 from models.metrics import auc
 from models.run_directory import RunDirectory, write_atomically
-from models.training.scoring import evaluate_run
+from models.training.scoring import score_split
 from models.training.trainer import train
 from pipeline.records.data_directory import DataDirectory
 
@@ -104,7 +104,7 @@ def run_cell(cell: Cell, data: DataDirectory, work: Path) -> dict[str, float]:
         model = run.load_model()
         found = {}
         for split in ("validation", "test"):
-            scored = evaluate_run(model, data, split)
+            scored = score_split(model, data, split)
             found[split] = auc(scored.label, scored.logit, scored.weight)
         write_atomically(kept, json.dumps({**dataclasses.asdict(cell), **found}).encode())
         print(f"{path.name}: test AUC {found['test']:.4f}", file=sys.stderr, flush=True)

@@ -51,7 +51,7 @@ def network(cell: Cell, data: DataDirectory, run_path: Path) -> tuple[Array, dic
     """Trains, calibrates and scores by the library's own steps; logits are the calibrated ones."""
     from jobs.config import load_run_config
     from jobs.steps import train_run
-    from models.training.trainer import evaluate_run
+    from models.training.scoring import score_split
     from serving.export.build import load_calibration
 
     settings = [
@@ -61,7 +61,7 @@ def network(cell: Cell, data: DataDirectory, run_path: Path) -> tuple[Array, dic
     ]
     run = train_run(data, load_run_config(None, settings), run_path, progress=False)
     trained = run.read_json("training.json")
-    scored = evaluate_run(run.load_model(dropout=0.0), data, "test", 32_768)
+    scored = score_split(run.load_model(dropout=0.0), data, "test", 32_768)
     calibration = load_calibration(run)
     calibrated = np.asarray(calibration.logits(scored.logit), np.float64)
     truth = scored.carry[:, data.spec.carry.index("true_probability")].astype(np.float64)

@@ -23,6 +23,7 @@ from jobs.show.tables import table
 from models.run_directory import RunDirectory
 from pipeline.errors import ClickparityError, ConfigError, GateError
 from pipeline.records.data_directory import DataDirectory
+from pipeline.records.encoded import model_inputs
 from pipeline.schema import FeatureSchema
 from pipeline.step_directory import make_writable
 
@@ -190,9 +191,7 @@ def _ask(run: RunDirectory, data: DataDirectory, out: Path) -> dict[str, Any]:
     from serving.export.build import load_calibration
 
     raw, encoded = real_rows(data, _ASKED)
-    inputs = {
-        k: tf.constant(v) for k, v in encoded.items() if k not in ("label", "weight", "carry")
-    }
+    inputs = {key: tf.constant(value) for key, value in model_inputs(encoded).items()}
     logits = run.load_model(dropout=0.0)(inputs, training=False)
     calibration = load_calibration(run)
     trained = np.asarray(calibration.logits(logits))

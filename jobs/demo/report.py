@@ -83,7 +83,7 @@ def _calibration_figure(data: DataDirectory, runs: dict[str, RunDirectory]) -> A
     """Mean true probability against mean prediction in twenty bins of equal mass."""
     from matplotlib.figure import Figure
 
-    from models.training.trainer import evaluate_run as score_split
+    from models.training.scoring import score_split
     from serving.export.build import load_calibration
 
     figure = Figure(figsize=(9, 3.8), layout="constrained")

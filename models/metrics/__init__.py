@@ -1,4 +1,4 @@
-"""Metrics of click models: exact, weighted, with intervals; streaming where rows cannot be held.
+"""Metrics of click models: exact, weighted, with intervals.
 
 Every function takes `label` [rows] and one of `logits` or `probability` [rows], with an optional
 `weight` [rows]. Ranking metrics take any `score` that rises with the probability.
@@ -22,11 +22,9 @@ from models.metrics.probability import (
 )
 from models.metrics.ranking import auc, average_precision
 from models.metrics.ranking_intervals import ranking_intervals
-from models.metrics.streaming import StreamingMetrics
 
 __all__ = [
     "Interval",
-    "StreamingMetrics",
     "auc",
     "auc_difference_interval",
     "auc_interval",

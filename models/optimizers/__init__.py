@@ -1,16 +1,12 @@
 """Optimizers: row-sparse ones for embedding tables, and the composite that trains a whole model."""
 
+from models.optimizers.adagrad import RowSparseAdagrad, RowwiseAdagrad
 from models.optimizers.composite import CompositeOptimizer
 from models.optimizers.factory import make_optimizer
+from models.optimizers.ftrl import RowSparseFtrl
 from models.optimizers.fused import FusedAdam
-from models.optimizers.row_sparse import (
-    CowClip,
-    LazyAdam,
-    RowSparseAdagrad,
-    RowSparseFtrl,
-    RowSparseOptimizer,
-    RowwiseAdagrad,
-)
+from models.optimizers.lazy_adam import LazyAdam
+from models.optimizers.row_sparse import CowClip, RowSparseOptimizer
 from models.optimizers.schedule import LearningRate, ScaledRates, scale_rates
 
 __all__ = [

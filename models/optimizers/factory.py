@@ -8,15 +8,12 @@ import tensorflow as tf
 
 from models.config.train import TrainConfig
 from models.keras2 import keras
+from models.optimizers.adagrad import RowSparseAdagrad, RowwiseAdagrad
 from models.optimizers.composite import CompositeOptimizer
+from models.optimizers.ftrl import RowSparseFtrl
 from models.optimizers.fused import FusedAdam
-from models.optimizers.row_sparse import (
-    CowClip,
-    LazyAdam,
-    RowSparseAdagrad,
-    RowSparseFtrl,
-    RowwiseAdagrad,
-)
+from models.optimizers.lazy_adam import LazyAdam
+from models.optimizers.row_sparse import CowClip
 from models.optimizers.schedule import LearningRate, scale_rates
 
 if TYPE_CHECKING:

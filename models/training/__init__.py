@@ -1,1 +1,1 @@
-"""From batches to weights: trainer, step, state, checkpoints, progress, scoring, batch statistics."""
+"""From batches to weights: loop, step, strategy, state, checkpoints, progress; and scoring."""

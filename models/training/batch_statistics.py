@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from models.keras2 import keras
 from models.layers.dropout import StatelessDropout
-from models.training.step import Batch, model_inputs
+from models.training.step import Batch
+from pipeline.records.encoded import model_inputs
 
 if TYPE_CHECKING:
     from models.zoo.base import CTRModel

@@ -73,7 +73,7 @@ class Checkpoints:
             raise ConfigError(
                 "checkpoints must be writable",
                 f"{self.directory} ({error.strerror or error})",
-                "Free some space, or mend the permissions.",
+                "Free some space, or correct the permissions.",
             ) from None
         self._prune()
         return goal

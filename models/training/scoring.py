@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from models.metrics import auc, log_loss
-from models.training.step import model_inputs
 from pipeline.records.data_directory import DataDirectory
 from pipeline.records.dataset import evaluation_batches, naming_damaged_shards
+from pipeline.records.encoded import model_inputs
 
 if TYPE_CHECKING:
     from models.zoo.base import CTRModel
@@ -22,8 +22,8 @@ __all__ = [
     "Predictions",
     "compiled_logits",
     "evaluate_batches",
-    "evaluate_run",
     "score_batches",
+    "score_split",
     "validation_metrics",
 ]
 
@@ -45,7 +45,7 @@ class Predictions:
     carry: np.ndarray
 
 
-def evaluate_run(
+def score_split(
     model: CTRModel, data: DataDirectory, split: str, batch_size: int = 8192
 ) -> Predictions:
     """Scores a split in file order, in inference mode.

@@ -91,7 +91,7 @@ class Position:
             tolerance: relative rise of the log loss that is let pass.
 
         Returns:
-            What to tell the user, or None.
+            The warning for the user, or None.
         """
         self.early_validation = validation
         before = (self.history[-1]["validation"] or {}).get("log_loss")

@@ -19,11 +19,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
-__all__ = ["MISSING_ID", "EncodedSpec", "IdFeature", "ImageFeature", "SequenceFeature"]
+__all__ = [
+    "MISSING_ID",
+    "EncodedSpec",
+    "IdFeature",
+    "ImageFeature",
+    "SequenceFeature",
+    "model_inputs",
+]
 
 MISSING_ID = 0
+_NOT_INPUTS = ("label", "weight", "carry")
+_Tensor = TypeVar("_Tensor")
+
+
+def model_inputs(encoded: Mapping[str, _Tensor]) -> dict[str, _Tensor]:
+    """The tensors of an encoded batch that a model may see, by key; of any kind, specs too."""
+    return {key: value for key, value in encoded.items() if key not in _NOT_INPUTS}
 
 
 @dataclasses.dataclass(frozen=True)

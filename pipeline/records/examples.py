@@ -27,7 +27,6 @@ from pipeline.records.packed import RowLayout
 
 __all__ = [
     "decode_examples",
-    "encode_examples",
     "parse_spec",
     "rows_from_examples",
     "write_examples",
@@ -38,25 +37,14 @@ _CHUNK_BYTES = 1 << 20  # of the matrix that is patched at a time: it stays in t
 _BYTES, _FLOATS, _INTS = 0x0A, 0x12, 0x1A  # tags of Feature's bytes_list, float_list and int64_list
 
 
-def encode_examples(layout: RowLayout, spec: EncodedSpec, rows: np.ndarray) -> list[bytes]:
-    """Encoded rows -> one serialized `tf.Example` each, in order.
+def write_examples(path: str, layout: RowLayout, spec: EncodedSpec, rows: np.ndarray) -> None:
+    """Writes encoded rows as a TFRecord file, one `tf.Example` each, in order; overwrites `path`.
 
     Args:
+        path: a local file.
         layout: `RowLayout.of(spec)`.
         spec: names and sizes of the encoded tensors.
         rows: int32 [n, row_words], as `layout.pack` makes them.
-
-    Raises:
-        ConfigError: two of the spec's tensors would share a feature name.
-    """
-    found: list[bytes] = []
-    for matrix in _example_matrices(layout, spec, rows):
-        found += matrix.view(f"V{matrix.shape[1]}").ravel().tolist()
-    return found
-
-
-def write_examples(path: str, layout: RowLayout, spec: EncodedSpec, rows: np.ndarray) -> None:
-    """Writes int32 [n, row_words] as a TFRecord file of `tf.Example`; overwrites `path`.
 
     Raises:
         ConfigError: two of the spec's tensors would share a feature name.

@@ -97,15 +97,9 @@ def decide(
         (the feature as a schema writes it, "") or (None, why it is none).
     """
     name, rows = column.name, sample.num_rows
-    distinct = len(column.values)
-    if not name.strip():
-        return None, "it has no name (an index?)"
-    if not distinct:
-        return None, "empty in the sample"
-    if _CARRIED.search(name) and column.all_match(NUMBER):
-        return None, CARRIED
-    if _LEAKING.search(name):
-        return None, "probable leak: by its name it is known only after the click"
+    refusal = _refusal_by_name(column)
+    if refusal:
+        return None, refusal
     time_format = _time_format(column)
     if time_format is not None:
         parts = ["weekday"] if "%H" not in time_format and "%" in time_format else None
@@ -115,24 +109,42 @@ def decide(
             "format": time_format,
             **({"parts": parts} if parts else {}),
         }, ""
-    if distinct == 1 and not column.missing:
+    if len(column.values) == 1 and not column.missing:
         return None, f"constant in the sample ({column.values[0].as_py()[:40]!r})"
     if "column" in chosen and _tells_label(column, columns[chosen["column"]]):
         return None, "probable leak: in the sample it tells the label"
-    item: dict[str, Any] = {"name": name}
+    options, refusal = _options_by_values(column, rows)
+    return (None, refusal) if options is None else ({"name": name, **options}, "")
+
+
+def _refusal_by_name(column: Column) -> str:
+    """Why a column is no feature whatever its values are; "" if it may be one."""
+    if not column.name.strip():
+        return "it has no name (an index?)"
+    if not len(column.values):
+        return "empty in the sample"
+    if _CARRIED.search(column.name) and column.all_match(NUMBER):
+        return CARRIED
+    if _LEAKING.search(column.name):
+        return "probable leak: by its name it is known only after the click"
+    return ""
+
+
+def _options_by_values(column: Column, num_rows: int) -> tuple[dict[str, Any] | None, str]:
+    """(the feature without its name, "") or (None, why it is none)."""
+    distinct = len(column.values)
     if column.all_match(NUMBER) and not column.all_match(r"^0[0-9]"):
         if _is_numeric(column):
-            return {**item, **_numeric_options(column)}, ""
-        if distinct > 0.98 * rows and rows > 20:
+            return _numeric_options(column), ""
+        if distinct > 0.98 * num_rows and num_rows > 20:
             return None, "unique in nearly every row (a row id?)"
     elif (separator := _separator(column)) is not None:
-        return {**item, **_sequence_options(column, separator)}, ""
-    elif distinct > 0.95 * rows and rows > 20:
+        return _sequence_options(column, separator), ""
+    elif distinct > 0.95 * num_rows and num_rows > 20:
         return None, "unique in nearly every row (a row id, or free text?)"
     elif column.all_match(_IMAGE_PATH):
-        return {**item, "kind": "image", "is_path": True}, ""
-    options = {"min_count": 2} if distinct > 1000 else {}
-    return {**item, "kind": "categorical", **options}, ""
+        return {"kind": "image", "is_path": True}, ""
+    return {"kind": "categorical", **({"min_count": 2} if distinct > 1000 else {})}, ""
 
 
 def _time_format(column: Column) -> str | None:

@@ -12,6 +12,7 @@ effect: `synthetic_sequences.SequenceLog` does so with the ads around the target
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -193,45 +194,56 @@ def write_log(
     _check_chunk_rows(chunk_rows)
     folder = Path(out_dir)
     targets = [folder / f"part-{i:05d}.csv" for i in range(num_files)]
+    hidden = [target.with_name(f".{target.name}.{os.getpid()}.partial") for target in targets]
+    bounds = [log.num_rows * i // num_files for i in range(num_files + 1)]
+    written = 0
+    with _folder_problems(folder):
+        _prepare_folder(folder, targets)
+        try:
+            for path, start, stop in zip(hidden, bounds[:-1], bounds[1:], strict=True):
+                for rows in _write_part(path, log._range(start, stop, chunk_rows)):
+                    written += rows
+                    if on_progress is not None:
+                        on_progress(written)
+            for path, target in zip(hidden, targets, strict=True):
+                path.replace(target)
+        finally:
+            for path in hidden:
+                path.unlink(missing_ok=True)
+    return targets
+
+
+@contextlib.contextmanager
+def _folder_problems(folder: Path) -> Iterator[None]:
+    """What the system denies, as an error of the argument."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        foreign = sorted(set(folder.glob("part-*.csv")) - set(targets))
+        yield
     except OSError as error:
         raise ConfigError(
             "the output must be a folder that can be written",
             f"{folder} ({error.strerror})",
             "Name another folder.",
         ) from error
+
+
+def _prepare_folder(folder: Path, targets: list[Path]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    foreign = sorted(set(folder.glob("part-*.csv")) - set(targets))
     if foreign:
         raise ConfigError(
             "the output folder must not hold parts of another log",
             foreign[0],
             "Name another folder, or remove them.",
         )
-    hidden = [target.with_name(f".{target.name}.{os.getpid()}.partial") for target in targets]
-    bounds = [log.num_rows * i // num_files for i in range(num_files + 1)]
+
+
+def _write_part(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[int]:
+    """Writes a file; yields the rows of each batch when they are written."""
     # "none" raises on a value that would need quotes; "needed" would quote every string.
     options = pa.csv.WriteOptions(include_header=False, quoting_style="none")
-    written = 0
-    try:
-        for path, start, stop in zip(hidden, bounds[:-1], bounds[1:], strict=True):
-            with path.open("wb") as sink:
-                for number, batch in enumerate(log._range(start, stop, chunk_rows)):
-                    if number == 0:
-                        sink.write((",".join(batch.schema.names) + "\n").encode())
-                    pa.csv.write_csv(batch, sink, options)
-                    written += batch.num_rows
-                    if on_progress is not None:
-                        on_progress(written)
-        for path, target in zip(hidden, targets, strict=True):
-            path.replace(target)
-    except OSError as error:
-        raise ConfigError(
-            "the output must be a folder that can be written",
-            f"{folder} ({error.strerror})",
-            "Name another folder.",
-        ) from error
-    finally:
-        for path in hidden:
-            path.unlink(missing_ok=True)
-    return targets
+    with path.open("wb") as sink:
+        for number, batch in enumerate(batches):
+            if number == 0:
+                sink.write((",".join(batch.schema.names) + "\n").encode())
+            pa.csv.write_csv(batch, sink, options)
+            yield batch.num_rows

@@ -64,7 +64,7 @@ AD_KINDS: dict[str, AdKind] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class _AdTables:
+class AdTables:
     """Fixed tables over ads and topics; nothing here depends on a seed."""
 
     by_topic: Ids  # [ads] ads ordered by topic
@@ -75,7 +75,8 @@ class _AdTables:
 
 
 @functools.lru_cache(maxsize=1)
-def _tables() -> _AdTables:
+def ad_tables() -> AdTables:
+    """The tables behind the auxiliary ads."""
     topic_of_ad, topics = world().child_of[TOPIC], CATEGORICAL[TOPIC].cardinality
     by_topic = np.argsort(topic_of_ad, kind="stable")
     share = np.diff(world().zipf_cdf[AD], prepend=0.0)
@@ -88,7 +89,7 @@ def _tables() -> _AdTables:
         drawn = fixed_uniform(f"favourite topics of {name}", 2 * count) * topics
         return drawn.astype(np.int64).reshape(count, 2)
 
-    return _AdTables(
+    return AdTables(
         by_topic=by_topic,
         cumulative=np.cumsum(share[by_topic]),
         topic_share=np.concatenate([[0.0], np.cumsum(per_topic)]),
@@ -106,7 +107,7 @@ class SequenceBlock(Block):
 
 def _draw_ads(kind: AdKind, block: Block, rng: np.random.Generator) -> tuple[Ids, Ids]:
     """The auxiliary ads of a block's rows."""
-    tables = _tables()
+    tables = ad_tables()
     counts = np.minimum(rng.poisson(kind.mean_count, len(block.logits)), kind.max_count)
     offsets = np.concatenate([[0], np.cumsum(counts)])
     total = int(offsets[-1])
@@ -125,7 +126,7 @@ def _effect_of_ads(kind: AdKind, target: Ids, offsets: Ids, ads: Ids) -> Array:
     """What one kind of ads adds to the logits [rows] of the target ads [rows]."""
     topic_of_ad = world().child_of[TOPIC]
     row = np.repeat(np.arange(len(target)), np.diff(offsets))
-    likeness = _tables().likeness[topic_of_ad[target[row]], topic_of_ad[ads]]
+    likeness = ad_tables().likeness[topic_of_ad[target[row]], topic_of_ad[ads]]
     total = np.bincount(row, weights=likeness, minlength=len(target))
     return kind.effect * -np.expm1(-total)
 

@@ -84,34 +84,57 @@ class ServingModule(tf.Module):
         numbers, texts = self.transform.stack(raw)
         return self.logits(numbers, texts, {c: raw[c] for c in schema.input_images})
 
+    def _input_specs(self) -> tuple[dict[str, tf.TensorSpec], dict[str, tf.TensorSpec]]:
+        """(inputs of serving_default, of compact and encode) by name, for any batch size."""
+        schema = self._schema
+        by_name: dict[str, tf.TensorSpec] = {}
+        for column in (*schema.input_numbers, *schema.input_texts, *schema.input_images):
+            kind = tf.float32 if column in schema.input_numbers else tf.string
+            name = schema.input_name(column)
+            by_name[name] = tf.TensorSpec([None], kind, name=name)
+        matrices: dict[str, tf.TensorSpec] = {}
+        if schema.input_numbers:
+            shape = [None, len(schema.input_numbers)]
+            matrices["numbers"] = tf.TensorSpec(shape, tf.float32, name="numbers")
+        if schema.input_texts:
+            shape = [None, len(schema.input_texts)]
+            matrices["texts"] = tf.TensorSpec(shape, tf.string, name="texts")
+        for column in schema.input_images:
+            name = schema.image_input_name(column)
+            matrices[name] = tf.TensorSpec([None], tf.string, name=name)
+        return by_name, matrices
+
+    def _matrices(
+        self, inputs: Mapping[str, tf.Tensor]
+    ) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
+        """(numbers, texts, images by column) from the inputs of compact and encode."""
+        schema = self._schema
+        rows = tf.shape(next(iter(inputs.values())))[0]
+        numbers = inputs.get("numbers", tf.zeros([rows, 0], tf.float32))
+        texts = inputs.get("texts", tf.zeros([rows, 0], tf.string))
+        images = {c: inputs[schema.image_input_name(c)] for c in schema.input_images}
+        return numbers, texts, images
+
     def signatures(self) -> dict[str, Callable[..., dict[str, tf.Tensor]]]:
         """Concrete functions by signature name, for any batch size."""
         schema = self._schema
 
         @tf.function
         def serving_default(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-            raw = {column: inputs[name] for column, name in names.items()}
+            columns = (*schema.input_numbers, *schema.input_texts, *schema.input_images)
+            raw = {column: inputs[schema.input_name(column)] for column in columns}
             numbers, texts = self.transform.stack(raw)
             return self._answer(
                 self.logits(numbers, texts, {c: raw[c] for c in schema.input_images})
             )
 
-        def matrices_of(
-            inputs: Mapping[str, tf.Tensor],
-        ) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
-            rows = tf.shape(next(iter(inputs.values())))[0]
-            numbers = inputs.get("numbers", tf.zeros([rows, 0], tf.float32))
-            texts = inputs.get("texts", tf.zeros([rows, 0], tf.string))
-            images = {c: inputs[schema.image_input_name(c)] for c in schema.input_images}
-            return numbers, texts, images
-
         @tf.function
         def compact(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-            return self._answer(self.logits(*matrices_of(inputs)))
+            return self._answer(self.logits(*self._matrices(inputs)))
 
         @tf.function
         def encode(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-            return self.transform.encode(*matrices_of(inputs))
+            return self.transform.encode(*self._matrices(inputs))
 
         @tf.function
         def serialized_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -130,22 +153,7 @@ class ServingModule(tf.Module):
         def regress(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
             return {"outputs": tf.sigmoid(self._parse(inputs))}
 
-        names: dict[str, str] = {}
-        by_name: dict[str, tf.TensorSpec] = {}
-        for column in (*schema.input_numbers, *schema.input_texts, *schema.input_images):
-            names[column] = schema.input_name(column)
-            kind = tf.float32 if column in schema.input_numbers else tf.string
-            by_name[names[column]] = tf.TensorSpec([None], kind, name=names[column])
-        matrices: dict[str, tf.TensorSpec] = {}
-        if schema.input_numbers:
-            shape = [None, len(schema.input_numbers)]
-            matrices["numbers"] = tf.TensorSpec(shape, tf.float32, name="numbers")
-        if schema.input_texts:
-            shape = [None, len(schema.input_texts)]
-            matrices["texts"] = tf.TensorSpec(shape, tf.string, name="texts")
-        for column in schema.input_images:
-            name = schema.image_input_name(column)
-            matrices[name] = tf.TensorSpec([None], tf.string, name=name)
+        by_name, matrices = self._input_specs()
         serialized = tf.TensorSpec([None], tf.string, name="examples")
         inputs = tf.TensorSpec([None], tf.string, name="inputs")
         return {

@@ -46,6 +46,10 @@ _WHEELS = ("tensorflow", "tensorflow-cpu", "tf-nightly")
 _log = logging.getLogger(__name__)
 
 
+class _UnavailableError(Exception):
+    """Why the loader cannot be built here, one sentence."""
+
+
 def _compiler() -> list[str] | None:
     """`$CXX` (which may hold arguments), else g++ or clang++, when it can be found."""
     for command in [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"]:
@@ -82,33 +86,52 @@ def build_loader(
 
     Args:
         cache_dir: where binaries are kept; made when missing.
-        on_unavailable: is told the reason, one sentence, when None is returned.
+        on_unavailable: called with the reason, one sentence, when None is returned.
         timeout_s: for the compiler.
 
     Returns:
         The binary, or None where it cannot be built: no compiler, no library in the wheel, or the
         compiler failed.
     """
-    compiler = _compiler()
+    try:
+        compiler, wheel_dir, version = _tools()
+        key = json.dumps([version, str(wheel_dir), compiler, shutil.which(compiler[0])]).encode()
+        digest = hashlib.sha256(_SOURCE.read_bytes() + key).hexdigest()[:16]
+        binary = Path(cache_dir) / f"score_requests-{version}-{digest}"
+        if not binary.exists():
+            _compile(compiler, wheel_dir, binary, timeout_s)
+    except _UnavailableError as error:
+        on_unavailable(str(error))
+        return None
+    return binary
+
+
+def _tools() -> tuple[list[str], Path, str]:
+    """The compiler, and the wheel's directory and version.
+
+    Raises:
+        _UnavailableError: one is missing.
+    """
+    compiler, tensorflow = _compiler(), _tensorflow()
     if compiler is None:
-        on_unavailable("no C++ compiler: neither $CXX nor g++ nor clang++ can be found")
-        return None
-    tensorflow = _tensorflow()
+        reason = "no C++ compiler: neither $CXX nor g++ nor clang++ can be found"
+        raise _UnavailableError(reason)
     if tensorflow is None:
-        on_unavailable("no TensorFlow wheel is installed")
-        return None
+        raise _UnavailableError("no TensorFlow wheel is installed")
     wheel_dir, version = tensorflow
     for library in _LIBRARIES:
         if not (wheel_dir / library).exists():
-            on_unavailable(f"the TensorFlow {version} wheel in {wheel_dir} has no {library}")
-            return None
+            reason = f"the TensorFlow {version} wheel in {wheel_dir} has no {library}"
+            raise _UnavailableError(reason)
+    return compiler, wheel_dir, version
 
-    source = _SOURCE.read_bytes()
-    key = json.dumps([version, str(wheel_dir), compiler, shutil.which(compiler[0])]).encode()
-    digest = hashlib.sha256(source + key).hexdigest()[:16]
-    binary = Path(cache_dir) / f"score_requests-{version}-{digest}"
-    if binary.exists():
-        return binary
+
+def _compile(compiler: list[str], wheel_dir: Path, binary: Path, timeout_s: float) -> None:
+    """Builds `binary`, which appears by rename.
+
+    Raises:
+        _UnavailableError: the compiler fails.
+    """
     binary.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".build-", dir=binary.parent) as scratch:
         built = Path(scratch, "score_requests")
@@ -122,14 +145,12 @@ def build_loader(
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
         except (OSError, subprocess.TimeoutExpired) as error:
-            on_unavailable(f"the C++ compiler did not finish: {error}")
-            return None
+            raise _UnavailableError(f"the C++ compiler did not finish: {error}") from error
         if done.returncode != 0:
             first_error = next((ln for ln in done.stderr.splitlines() if "error" in ln), "")
-            on_unavailable(f"the C++ compiler failed: {first_error or done.stderr[-500:]}")
-            return None
+            reason = first_error or done.stderr[-500:]
+            raise _UnavailableError(f"the C++ compiler failed: {reason}")
         os.replace(built, binary)
-    return binary
 
 
 @dataclass(frozen=True)

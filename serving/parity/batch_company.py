@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.records.encoded import MISSING_ID, EncodedSpec
-from serving.parity.checks import Check, _take
+from serving.parity.checks import Check
+from serving.parity.logits import Encoded, take_rows
 
 __all__ = [
     "BATCH_SIZE",
@@ -28,8 +29,7 @@ BATCH_SIZE = 512
 DRIFT_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 _MAX_BATCHES, _MIN_ROWS = 64, 1024
 
-_Encoded = Mapping[str, np.ndarray]
-Logits = Callable[[_Encoded], np.ndarray]
+Logits = Callable[[Encoded], np.ndarray]
 Batches = list[np.ndarray]
 """Row numbers, an array of them a batch."""
 
@@ -37,7 +37,7 @@ Batches = list[np.ndarray]
 def sweep(
     trained: Logits,
     served: Mapping[str, np.ndarray],
-    encoded: _Encoded,
+    encoded: Encoded,
     spec: EncodedSpec,
     *,
     seed: int = 0,
@@ -93,7 +93,7 @@ def sweep(
 
 
 def compositions(
-    encoded: _Encoded, spec: EncodedSpec, size: int, rng: np.random.Generator
+    encoded: Encoded, spec: EncodedSpec, size: int, rng: np.random.Generator
 ) -> dict[str, Batches]:
     """Batches of `size` rows by what they have in common, as logs are met in practice.
 
@@ -158,11 +158,11 @@ def _drawn(rng: np.random.Generator, label: np.ndarray, size: int, rate: float) 
 
 
 def _gaps(
-    trained: Logits, served: Mapping[str, np.ndarray], encoded: _Encoded, batches: Batches
+    trained: Logits, served: Mapping[str, np.ndarray], encoded: Encoded, batches: Batches
 ) -> dict[str, Any]:
     """Trained minus served logits over some batches: largest and mean distance, and mean shift."""
     rows = np.concatenate(batches)
-    logits = np.concatenate([trained(_take(encoded, batch)) for batch in batches])
+    logits = np.concatenate([trained(take_rows(encoded, batch)) for batch in batches])
     result: dict[str, Any] = {"rows": len(rows)}
     for name, reference in served.items():
         gap = logits.astype(np.float64) - reference[rows]

@@ -7,12 +7,13 @@ import itertools
 import numpy as np
 
 from models.run_directory import RunDirectory
-from models.training.step import model_inputs
 from pipeline.records.data_directory import DataDirectory
 from pipeline.records.dataset import evaluation_batches, naming_damaged_shards, training_batches
+from pipeline.records.encoded import model_inputs
 from serving.export.signatures import ServingModule
 from serving.parity.batch_company import sweep
-from serving.parity.checks import Check, _logit_function, frozen_batch_statistics
+from serving.parity.checks import Check
+from serving.parity.logits import frozen_batch_statistics, logit_function
 from serving.parity.norm_health import measure_batch_norm
 
 __all__ = ["SWEEP_ROWS", "batch_norm_checks", "held_out_rows"]
@@ -49,5 +50,5 @@ def batch_norm_checks(run: RunDirectory, data: DataDirectory, module: ServingMod
         few = itertools.islice(map(model_inputs, batches), config.reestimate_batches)
         measured = measure_batch_norm(model, encoded, few, module.calibration)
     with frozen_batch_statistics(model):
-        trained = _logit_function(model, training=True)
+        trained = logit_function(model, training=True)
         return [measured.health, sweep(trained, measured.served, encoded, data.spec)]

@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from pipeline.records.encoded import model_inputs
 from pipeline.transform.raw_rows import RawRows
 from serving.export.signatures import ServingModule
 from serving.loader.choice import Loader
-from serving.parity.checks import BATCH_SIZES, LOGIT_BAR, Check, _largest, _logit_function
+from serving.parity.checks import BATCH_SIZES, LOGIT_BAR, Check
 from serving.parity.fresh_process import Request, score_in_fresh_process
+from serving.parity.logits import Encoded, largest_difference, logit_function
 
-__all__ = ["Asked", "ask", "export_equality", "transform_equality"]
+__all__ = ["Asked", "ask", "differing_elements", "export_equality", "transform_equality"]
 
-_Encoded = Mapping[str, np.ndarray]
 Answers = Sequence[Mapping[str, np.ndarray]]
 _MAX_REQUESTS = 32
 """Of a batch size and signature: the first rows stand for the others."""
@@ -56,14 +57,14 @@ def ask(export_dir: Path, asked: Sequence[Asked]) -> list[Check]:
 
 
 def transform_equality(
-    module: ServingModule, real: RawRows, beam_encoded: _Encoded, hostile: RawRows
+    module: ServingModule, real: RawRows, beam_encoded: Encoded, hostile: RawRows
 ) -> Asked:
     """Beam's tensors against the exported graph's, bit by bit, at batch 1, 7 and whole.
 
     Real rows are compared with the bytes that the Beam job wrote; hostile ones with the transform
     as a Beam worker calls it.
     """
-    keys = [k for k in beam_encoded if k not in ("label", "weight", "carry")]
+    keys = list(model_inputs(beam_encoded))
     expected = {"real": {k: beam_encoded[k] for k in keys}}
     expected["hostile"] = module.transform.encode_numpy(
         hostile.numbers, hostile.texts, hostile.images
@@ -81,7 +82,7 @@ def transform_equality(
         differing: dict[str, int] = {}
         for (name, size, part), answer in zip(places, answers, strict=True):
             label = f"{name}, batch {size}"
-            wrong = sum(_bits_differ(answer[k], expected[name][k][part]) for k in keys)
+            wrong = sum(differing_elements(answer[k], expected[name][k][part]) for k in keys)
             differing[label] = differing.get(label, 0) + wrong
         return Check(
             "transform",
@@ -95,7 +96,7 @@ def transform_equality(
     return Asked(requests, judge)
 
 
-def _bits_differ(a: np.ndarray, b: np.ndarray) -> int:
+def differing_elements(a: np.ndarray, b: np.ndarray) -> int:
     """Elements whose bits differ; every element when the shapes or types do."""
     if a.shape != b.shape or a.dtype != b.dtype:
         return max(a.size, b.size, 1)
@@ -109,7 +110,7 @@ def export_equality(
     module: ServingModule,
     export_dir: Path,
     real: RawRows,
-    beam_encoded: _Encoded,
+    beam_encoded: Encoded,
     *,
     loader: Loader | None = None,
 ) -> Asked:
@@ -118,7 +119,7 @@ def export_equality(
     Every signature is asked at batch 1 and at `BATCH_SIZES`. With a `loader` also TF Serving's own is
     asked, in a process without Python.
     """
-    raw_logits = _logit_function(module.model, training=False)(beam_encoded)
+    raw_logits = logit_function(module.model, training=False)(beam_encoded)
     expected = np.asarray(module.calibration.logits(tf.constant(raw_logits)))
     forms: dict[str, Callable[[RawRows], dict[str, np.ndarray]]] = {
         "serving_default": RawRows.by_name,
@@ -139,21 +140,19 @@ def export_equality(
         by_signature, by_size = dict.fromkeys(forms, 0.0), dict.fromkeys(map(str, sizes), 0.0)
         wrong_probability = 0.0
         for (name, size, part), answer in zip(places, answers, strict=True):
-            gap = _largest(answer["logit"], expected[part])
+            gap = largest_difference(answer["logit"], expected[part])
             by_signature[name] = max(by_signature[name], gap)
             by_size[str(size)] = max(by_size[str(size)], gap)
             sigmoid = 1 / (1 + np.exp(-answer["logit"].astype(np.float64)))
-            wrong_probability = max(wrong_probability, _largest(answer["probability"], sigmoid))
+            wrong_probability = max(
+                wrong_probability, largest_difference(answer["probability"], sigmoid)
+            )
         by_loader = {"python session": max(by_signature.values())}
-        details: dict[str, Any] = {
-            "by_signature": by_signature,
-            "by_batch_size": by_size,
-            "rows": len(real),
-        }
+        details: dict[str, Any] = {"by_signature": by_signature, "by_batch_size": by_size}
+        details["rows"] = len(real)
         if loader is not None and loader.binary is not None:
-            given = {name: form(real) for name, form in forms.items()}
-            found = loader.logits(export_dir, given).values()
-            by_loader["c++"] = max(_largest(logits, expected) for logits in found)
+            found = loader.logits(export_dir, {name: form(real) for name, form in forms.items()})
+            by_loader["c++"] = max(largest_difference(z, expected) for z in found.values())
         elif loader is not None:
             details["c++ skipped"] = loader.reason
         return Check(

@@ -10,6 +10,7 @@ __all__ = ["company_figure", "gap_figure", "health_figure", "metric_figure", "na
 _COLOURS = {"layer": "#1f77b4", "batch": "#d1495b", "none": "#7a8793"}
 _FADED = "#e8a5ae"
 _FLOOR = 1e-8  # what is smaller is drawn there: the axes are logarithmic
+_SHADES = {"as trained": _COLOURS["batch"], "re-estimated": _FADED}
 _SIZES = {"as trained": "moving statistics as trained", "re-estimated": "statistics re-estimated"}
 
 
@@ -67,23 +68,9 @@ def company_figure(report: Mapping[str, Any], others: Sequence[Mapping[str, Any]
     details = check["details"]
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     by_size, by_composition, by_rate = figure.subplots(1, 3, width_ratios=(1, 1.15, 1))
-    colour = _COLOURS["batch"]
-    for series, shade in (("as trained", colour), ("re-estimated", _FADED)):
-        sizes = _by_number(details["by_batch_size"])
-        by_size.plot(
-            [int(s) for s in sizes],
-            [max(v[series]["largest"], _FLOOR) for v in sizes.values()],
-            "o-",
-            color=shade,
-            label=f"batch norm, {_SIZES[series]}",
-        )
-        rates = _by_number(details["by_base_rate_factor"])
-        by_rate.plot(
-            [float(f) for f in rates],
-            [v[series]["shift"] for v in rates.values()],
-            "o-",
-            color=shade,
-        )
+    _by_size_panel(by_size, details)
+    _composition_panel(by_composition, details)
+    _base_rate_panel(by_rate, details)
     for other in others:
         gap = named_check(other, "batch, trained")
         if gap is not None and gap["passed"]:
@@ -92,35 +79,45 @@ def company_figure(report: Mapping[str, Any], others: Sequence[Mapping[str, Any]
             by_size.axhline(value, label=f"{other['norm']} norm, any batch", **style)
             by_composition.axvline(value, **style)
             by_rate.axhline(0.0, **style)
-    _bar(by_size)
-    by_size.set(xscale="log", yscale="log", xlabel="batch size, random rows")
-    by_size.set(ylabel="|trained - served|, logits, largest", title="how many others")
     by_size.legend(frameon=False, fontsize=7, loc="center left")
-
-    names = list(details["by_composition"])
-    values = [details["by_composition"][n]["as trained"] for n in names]
-    fresh = [details["by_composition"][n]["re-estimated"] for n in names]
-    places = range(len(names))
-    by_composition.barh(
-        [p - 0.2 for p in places], [v["mean"] for v in values], height=0.36, color=colour
-    )
-    by_composition.barh(
-        [p + 0.2 for p in places], [v["mean"] for v in fresh], height=0.36, color=_FADED
-    )
-    by_composition.set_yticks(list(places), names, fontsize=8)
-    by_composition.invert_yaxis()
-    by_composition.set(xscale="log", xlabel="|trained - served|, logits, mean")
-    by_composition.set(title=f"who the others are (batch {details['batch_size']})")
-
-    by_rate.axhline(0.0, color="#333", linewidth=0.8)
-    by_rate.set_xscale("log", base=2)
-    by_rate.set_xticks([0.25, 0.5, 1, 2, 4], ["x0.25", "x0.5", "x1", "x2", "x4"])
-    by_rate.set(xlabel="base rate of the batch", ylabel="mean of trained - served, logits")
-    by_rate.set(title="how many of them click")
     for axis in (by_size, by_composition, by_rate):
         axis.minorticks_off()
         axis.grid(alpha=0.25)
     return figure
+
+
+def _by_size_panel(axis: Any, details: Mapping[str, Any]) -> None:
+    sizes = _by_number(details["by_batch_size"])
+    for series, colour in _SHADES.items():
+        values = [max(v[series]["largest"], _FLOOR) for v in sizes.values()]
+        label = f"batch norm, {_SIZES[series]}"
+        axis.plot([int(s) for s in sizes], values, "o-", color=colour, label=label)
+    _bar(axis)
+    axis.set(xscale="log", yscale="log", xlabel="batch size, random rows")
+    axis.set(ylabel="|trained - served|, logits, largest", title="how many others")
+
+
+def _composition_panel(axis: Any, details: Mapping[str, Any]) -> None:
+    found = details["by_composition"]
+    for (series, colour), offset in zip(_SHADES.items(), (-0.2, 0.2), strict=True):
+        places = [place + offset for place in range(len(found))]
+        axis.barh(places, [v[series]["mean"] for v in found.values()], height=0.36, color=colour)
+    axis.set_yticks(range(len(found)), list(found), fontsize=8)
+    axis.invert_yaxis()
+    axis.set(xscale="log", xlabel="|trained - served|, logits, mean")
+    axis.set(title=f"who the others are (batch {details['batch_size']})")
+
+
+def _base_rate_panel(axis: Any, details: Mapping[str, Any]) -> None:
+    rates = _by_number(details["by_base_rate_factor"])
+    for series, colour in _SHADES.items():
+        shifts = [v[series]["shift"] for v in rates.values()]
+        axis.plot([float(f) for f in rates], shifts, "o-", color=colour)
+    axis.axhline(0.0, color="#333", linewidth=0.8)
+    axis.set_xscale("log", base=2)
+    axis.set_xticks([0.25, 0.5, 1, 2, 4], ["x0.25", "x0.5", "x1", "x2", "x4"])
+    axis.set(xlabel="base rate of the batch", ylabel="mean of trained - served, logits")
+    axis.set(title="how many of them click")
 
 
 def health_figure(report: Mapping[str, Any]) -> Any:

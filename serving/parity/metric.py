@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from models.metrics import auc_difference_interval, bootstrap_intervals
 from models.run_directory import RunDirectory
-from models.training.scoring import evaluate_run
+from models.training.scoring import score_split
 from pipeline.errors import ConfigError
 from serving.export.build import data_of, load_calibration
 from serving.parity.checks import Check
@@ -36,7 +36,7 @@ def metric_difference(run: RunDirectory, other: RunDirectory) -> Check:
         )
     logits = []
     for each in (run, other):
-        scored = evaluate_run(each.load_model(dropout=0.0), data_of(each), "test")
+        scored = score_split(each.load_model(dropout=0.0), data_of(each), "test")
         logits.append(np.asarray(load_calibration(each).logits(tf.constant(scored.logit))))
     label, weight = scored.label, scored.weight
     found = bootstrap_intervals(label, logits[0], weight, logits[1])

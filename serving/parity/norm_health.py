@@ -14,7 +14,8 @@ from models.keras2 import keras
 from models.metrics import Interval, auc_difference_interval, bootstrap_intervals
 from models.training.batch_statistics import reestimate_batch_statistics
 from models.zoo.base import CTRModel
-from serving.parity.checks import Check, _in_batches, _logit_function, frozen_batch_statistics
+from serving.parity.checks import Check
+from serving.parity.logits import frozen_batch_statistics, logit_function, logits_in_batches
 
 __all__ = ["Company", "interval_json", "measure_batch_norm"]
 
@@ -101,7 +102,7 @@ def _norms(model: CTRModel) -> list[keras.layers.BatchNormalization]:
 def _served(model: CTRModel, encoded: Mapping[str, np.ndarray]) -> np.ndarray:
     """Raw logits float32 [rows] in inference mode."""
     size = min(_INFERENCE_ROWS, len(encoded["ids"]))
-    return _in_batches(_logit_function(model, training=False), encoded, size, seed=0)
+    return logits_in_batches(logit_function(model, training=False), encoded, size, seed=0)
 
 
 def _gain(

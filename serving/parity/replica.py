@@ -12,8 +12,9 @@ import numpy as np
 from models.norms.batch import BatchNormConfig
 from models.run_directory import RunDirectory
 from pipeline.errors import ClickparityError
-from serving.parity.checks import LOGIT_BAR, Check, _largest
+from serving.parity.checks import LOGIT_BAR, Check
 from serving.parity.child_process import why_failed
+from serving.parity.logits import largest_difference
 
 __all__ = ["replica_equality"]
 
@@ -39,8 +40,10 @@ def replica_equality(run: RunDirectory, encoded: Mapping[str, np.ndarray]) -> Ch
     rows = {name: values[:num_rows] for name, values in encoded.items()}
     answer = _step(run, rows)
     variants = sorted({name.rpartition("/")[0] for name in answer})
-    gaps = {name: _largest(answer[f"{name}/1"], answer[f"{name}/2"]) for name in variants}
-    moved = {name: _largest(answer[f"{name}/1"], answer[f"{name}/0"]) for name in variants}
+    gaps = {name: largest_difference(answer[f"{name}/1"], answer[f"{name}/2"]) for name in variants}
+    moved = {
+        name: largest_difference(answer[f"{name}/1"], answer[f"{name}/0"]) for name in variants
+    }
     norm = run.model_config.norm
     chosen = variants[0]
     if isinstance(norm, BatchNormConfig):

@@ -21,8 +21,10 @@ from models.losses import ClickLoss
 from models.norms.batch import BatchNormConfig
 from models.optimizers import make_optimizer
 from models.run_directory import RunDirectory
-from models.training.step import make_strategy, make_train_steps, model_inputs
+from models.training.step import TrainSteps
+from models.training.strategy import distributed_batches, make_strategy
 from models.zoo import build_model
+from pipeline.records.encoded import model_inputs
 
 __all__: list[str] = []
 
@@ -64,12 +66,12 @@ def _after_one_step(
     optimizer = make_optimizer(config, 1, model, strategy)
     run.load_weights(model)
     loss = parse_train_config({"loss": run.read_json("training.json")["loss"]}).loss
-    step = make_train_steps(model, optimizer, ClickLoss(loss), strategy)
+    step = TrainSteps(model, optimizer, ClickLoss(loss), strategy)
     num_rows = len(rows["label"])
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     batch = tf.data.Dataset.from_tensor_slices(dict(rows)).batch(num_rows, drop_remainder=True)
-    iterator = iter(strategy.experimental_distribute_dataset(batch.with_options(options)))
+    iterator = distributed_batches(strategy, batch.with_options(options))
     inputs = model_inputs({name: tf.constant(value) for name, value in rows.items()})
 
     @tf.function

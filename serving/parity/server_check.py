@@ -13,7 +13,8 @@ import tensorflow as tf
 from pipeline.transform.raw_rows import RawRows
 from serving.client.client import PredictClient
 from serving.export.signatures import ServingModule
-from serving.parity.checks import LOGIT_BAR, Check, _largest, _logit_function
+from serving.parity.checks import LOGIT_BAR, Check
+from serving.parity.logits import largest_difference, logit_function
 from serving.server.local_server import LocalServer
 
 __all__ = ["server_equality"]
@@ -27,7 +28,7 @@ def server_equality(
     """Keras in memory against a server that loaded the export: gRPC and REST, rows and batches."""
     few = real.take(slice(0, _ROWS))
     encoded = {key: values[:_ROWS] for key, values in beam_encoded.items()}
-    raw = _logit_function(module.model, training=False)(encoded)
+    raw = logit_function(module.model, training=False)(encoded)
     expected = np.asarray(module.calibration.logits(tf.constant(raw)))
     gaps: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as models_dir:
@@ -43,7 +44,7 @@ def server_equality(
                     answers = [client.predict(few.by_name())["logit"]]
                     alone = [client.predict(few.take(slice(i, i + 1)).by_name()) for i in range(8)]
                     answers.append(np.concatenate([a["logit"] for a in alone]))
-                gaps[protocol] = max(_largest(a, expected[: len(a)]) for a in answers)
+                gaps[protocol] = max(largest_difference(a, expected[: len(a)]) for a in answers)
     return Check(
         "server",
         f"the same {len(few)} rows over gRPC and REST, together and alone",

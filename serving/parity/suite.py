@@ -8,12 +8,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from models.run_directory import RunDirectory
 from pipeline.errors import ConfigError, GateError
 from serving.export.manifest import verify_manifest
-from serving.loader.choice import LoaderUse, find_loader
+from serving.loader.choice import Loader, LoaderUse, find_loader
+
+if TYPE_CHECKING:
+    from serving.export.signatures import ServingModule
+    from serving.parity.checks import Check
 
 __all__ = ["ROWS", "check_gate", "export_digest", "run_parity"]
 
@@ -44,64 +48,74 @@ def run_parity(
     Returns:
         The contents of parity.json.
     """
-    from pipeline.transform.parity_sample import real_rows
-    from serving.export.build import build_export, data_of, serving_module
-    from serving.parity import checks
-    from serving.parity.batch_norm import batch_norm_checks
-    from serving.parity.export_checks import ask, export_equality, transform_equality
-    from serving.parity.metric import metric_difference
-    from serving.parity.replica import replica_equality
+    from serving.export.build import build_export, serving_module
     from serving.parity.report import write_report
-    from serving.parity.rows import hostile_rows
-    from serving.parity.server_check import server_equality
 
     say("building the export")
     export_dir = build_export(run)
     module = serving_module(run)
-    data = data_of(run)
-    real, encoded = real_rows(data, ROWS)
-    hostile = hostile_rows(data.schema, real)
     loader = find_loader(cpp_loader, say)
-    model = module.model
-    steps: list[tuple[str, Callable[[], list[checks.Check]]]] = [
-        ("mode", lambda: [checks.mode(model, encoded)]),
-        ("batch, served", lambda: [checks.batch_served(model, encoded)]),
-        ("batch, trained", lambda: [checks.batch_trained(model, encoded)]),
-        (
-            "transform and export, in a fresh process",
-            lambda: ask(
-                export_dir,
-                [
-                    transform_equality(module, real, encoded, hostile),
-                    export_equality(module, export_dir, real, encoded, loader=loader),
-                ],
-            ),
-        ),
-        ("server", lambda: [server_equality(module, export_dir, real, encoded)]),
-        ("replica", lambda: [replica_equality(run, encoded)]),
-    ]
-    found: list[checks.Check] = []
-    for name, step in steps:
+    found: list[Check] = []
+    for name, step in _steps(run, module, export_dir, loader, against):
         say(f"checking parity: {name}")
         found += step()
-    if model.has_batch_statistics:
-        say("checking parity: batch norm's statistics, and the company that a row is in")
-        found += batch_norm_checks(run, data, module)
-    if against is not None:
-        say("checking parity: metric")
-        found.append(metric_difference(run, against))
     report = {
         "run": run.fingerprint,
         "model": run.model_config.name,
         "norm": run.model_config.norm.kind,
         "export_digest": export_digest(export_dir),
-        "has_batch_statistics": model.has_batch_statistics,
+        "has_batch_statistics": module.model.has_batch_statistics,
         "checks": [c.to_json() for c in found],
         "passed": all(c.passed is not False for c in found),
     }
     run.write_json("parity.json", report)
     write_report(run.path / "parity.html", [report])
     return report
+
+
+def _steps(
+    run: RunDirectory,
+    module: ServingModule,
+    export_dir: Path,
+    loader: Loader,
+    against: RunDirectory | None,
+) -> list[tuple[str, Callable[[], list[Check]]]]:
+    """What is checked, in order: its name for the progress, and the checks that it makes."""
+    from pipeline.transform.parity_sample import real_rows
+    from serving.export.build import data_of
+    from serving.parity import checks
+    from serving.parity.batch_norm import batch_norm_checks
+    from serving.parity.export_checks import ask, export_equality, transform_equality
+    from serving.parity.metric import metric_difference
+    from serving.parity.replica import replica_equality
+    from serving.parity.rows import hostile_rows
+    from serving.parity.server_check import server_equality
+
+    data, model = data_of(run), module.model
+    real, encoded = real_rows(data, ROWS)
+
+    def in_a_fresh_process() -> list[Check]:
+        hostile = hostile_rows(data.schema, real)
+        asked = [
+            transform_equality(module, real, encoded, hostile),
+            export_equality(module, export_dir, real, encoded, loader=loader),
+        ]
+        return ask(export_dir, asked)
+
+    steps: list[tuple[str, Callable[[], list[Check]]]] = [
+        ("mode", lambda: [checks.mode(model, encoded)]),
+        ("batch, served", lambda: [checks.batch_served(model, encoded)]),
+        ("batch, trained", lambda: [checks.batch_trained(model, encoded)]),
+        ("transform and export, in a fresh process", in_a_fresh_process),
+        ("server", lambda: [server_equality(module, export_dir, real, encoded)]),
+        ("replica", lambda: [replica_equality(run, encoded)]),
+    ]
+    if model.has_batch_statistics:
+        name = "batch norm's statistics, and the composition of the batch"
+        steps.append((name, lambda: batch_norm_checks(run, data, module)))
+    if against is not None:
+        steps.append(("metric", lambda: [metric_difference(run, against)]))
+    return steps
 
 
 def check_gate(run: RunDirectory, accept_batch_gap: float | None) -> dict[str, Any]:

@@ -25,7 +25,8 @@ from models.layers.host_tables import host_tables
 from models.losses import ClickLoss
 from models.optimizers import make_optimizer
 from models.run_directory import RunDirectory
-from models.training.step import make_strategy, make_train_steps
+from models.training.step import TrainSteps
+from models.training.strategy import make_strategy
 from models.zoo import build_model
 from pipeline.records.encoded import EncodedSpec, IdFeature
 
@@ -95,7 +96,7 @@ def host_table(args: argparse.Namespace) -> dict[str, Any]:
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     iterator = iter(strategy.experimental_distribute_dataset(batches.with_options(options)))
-    steps = make_train_steps(model, optimizer, ClickLoss(config.loss), strategy)
+    steps = TrainSteps(model, optimizer, ClickLoss(config.loss), strategy)
     (table,) = model.sparse_variables
     before = tf.gather(table, ids[:, 0]).numpy()
     first = float(steps(iterator, tf.constant(1))[0])

@@ -14,6 +14,7 @@ import pytest
 from jobs.config import load_run_config
 from models.config.model import MODELS
 from models.norms.base import NORMS
+from pipeline.errors import Interrupted
 from pipeline.schema import FeatureSchema
 from pipeline.transform.spec import encoded_spec
 from tests.conftest import NUM_ROWS, SETTINGS
@@ -237,3 +238,14 @@ def test_training_again_makes_what_a_run_has_lost(
     if name == "training.json":  # it tells the speed too
         again, lost = (json.loads(content)["global_step"] for content in (again, lost))
     assert again == lost
+
+
+def test_a_command_that_was_stopped_says_how_to_go_on(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(arguments: object) -> None:
+        raise Interrupted("stopped by SIGTERM at step 7; the same command goes on from there")
+
+    monkeypatch.setattr("jobs.commands.versions.main", stopped)
+    outcome = cli("versions", "--models", "m", "--name", "n")
+    outcome.refused(143, "at step 7; the same command goes on")

@@ -91,10 +91,10 @@ def test_keras_in_memory_says_the_same(scored, layer_run, tiny_data):
     """The test split's labels and weights are shuffled; its logits as a set must be among the scores."""
     import tensorflow as tf
 
-    from models.training.scoring import evaluate_run
+    from models.training.scoring import score_split
     from serving.export.build import load_calibration
 
-    raw = evaluate_run(layer_run.load_model(dropout=0.0), tiny_data, "test")
+    raw = score_split(layer_run.load_model(dropout=0.0), tiny_data, "test")
     logits = np.asarray(load_calibration(layer_run).logits(tf.constant(raw.logit)))
     found = np.sort(read(scored[0])["logit"].to_numpy())
     place = np.clip(np.searchsorted(found, logits), 1, len(found) - 1)

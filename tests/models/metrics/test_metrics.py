@@ -12,7 +12,6 @@ from hypothesis.extra import numpy as hnp
 from sklearn import metrics as sk
 
 from models.metrics import (
-    StreamingMetrics,
     auc,
     auc_difference_interval,
     auc_interval,
@@ -283,10 +282,6 @@ def test_an_absent_class_is_nan_and_never_an_exception(label: list[int]) -> None
     assert math.isnan(normalized_entropy(label, logits=logits)) or label == []
     assert math.isnan(auc_difference_interval(label, logits, logits).estimate)
     assert math.isnan(bootstrap_intervals(label, logits)["normalized_entropy"].estimate)
-    streamed = StreamingMetrics()
-    streamed.update(label, logits)
-    for name, value in streamed.result().items():
-        assert value == pytest.approx(report[name], nan_ok=True), name
 
 
 def test_one_click_has_an_auc_without_an_interval() -> None:
@@ -322,44 +317,6 @@ def test_evaluate_splits_by_the_most_frequent_values_and_pools_the_rest() -> Non
     )
 
 
-@pytest.mark.parametrize("scale, shift", [(1.0, 0.0), (0.02, 0.0), (20.0, 0.0), (1.0, 3.9)])
-def test_streamed_auc_at_a_ctr_of_two_per_mille(scale: float, shift: float) -> None:
-    label, logits = simulated(300_000, seed=6, base=-6.7)
-    assert 0.001 < label.mean() < 0.003
-    logits = (logits + 6.7) * scale - 6.7 + shift
-    streamed = StreamingMetrics()
-    streamed.update(label, logits)
-    exact = sk.roc_auc_score(label, logits)
-    assert abs(streamed.result()["auc"] - exact) < 1e-4
-    assert abs(streamed.result()["auc"] - exact) <= streamed.auc_error_bound()
-    precision = sk.average_precision_score(label, logits)
-    assert streamed.result()["average_precision"] == pytest.approx(precision, abs=1e-4)
-
-
-def test_streamed_parts_merge_to_the_whole() -> None:
-    label, logits = simulated(3_000, seed=7, base=-2.0)
-    weight = np.random.default_rng(0).integers(0, 4, 3_000).astype(float)
-    whole, merged = StreamingMetrics(), StreamingMetrics()
-    whole.update(label, logits, weight)
-    for part in np.array_split(np.arange(3_000), 7):
-        piece = StreamingMetrics()
-        piece.update(label[part], logits[part], weight[part])
-        merged = merged + StreamingMetrics.from_state(piece.state())
-    assert merged.result() == pytest.approx(whole.result(), rel=1e-12)
-    exact = evaluate(label, logits, weight)["overall"]
-    for name, value in whole.result().items():
-        tolerance = 1e-4 if name in ("auc", "average_precision", "toss_metric") else 1e-12
-        assert value == pytest.approx(exact[name], rel=tolerance), name
-
-
-def test_streaming_takes_any_logit() -> None:
-    streamed = StreamingMetrics()
-    streamed.update([1, 0, 1, 0], [1e30, -1e30, np.inf, -np.inf])
-    assert streamed.result()["auc"] == 1.0
-    with pytest.raises(DataError, match="a metrics state must have the shapes"):
-        StreamingMetrics.from_state({"clicks": np.zeros(3)})
-
-
 @pytest.mark.parametrize(
     "call, message",
     [
@@ -374,7 +331,7 @@ def test_streaming_takes_any_logit() -> None:
         (lambda: log_loss([0], probability=[1.5]), r"probabilities must lie .*; got 1\.5"),
         (lambda: log_loss([-1], logits=[0]), "labels must lie between 0 and 1"),
         (lambda: evaluate([0, 1], [0, 1], None, {"s": np.zeros(3)}), "segment s must have"),
-        (lambda: StreamingMetrics().update([0.5], [0]), "labels must be 0 or 1"),
+        (lambda: auc([0.5], [0]), "labels must be 0 or 1"),
     ],
 )
 def test_impossible_rows_are_refused(call: object, message: str) -> None:

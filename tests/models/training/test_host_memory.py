@@ -16,7 +16,8 @@ from models.config.model import parse_model_config
 from models.losses import ClickLoss
 from models.optimizers import make_optimizer
 from models.config.train import parse_train_config
-from models.training.step import make_strategy, make_train_steps
+from models.training.step import TrainSteps
+from models.training.strategy import make_strategy
 from models.zoo import build_model
 from pipeline.records.encoded import EncodedSpec, IdFeature
 
@@ -27,7 +28,7 @@ strategy = make_strategy(["CPU:0"])
 with strategy.scope():
     model = build_model(parse_model_config({"name": "wide_deep", **sizes}), spec)
 optimizer = make_optimizer(config, 100, model, strategy)
-steps = make_train_steps(model, optimizer, ClickLoss(config.loss), strategy)
+steps = TrainSteps(model, optimizer, ClickLoss(config.loss), strategy)
 rows = {"numeric": np.ones((512, 1), np.float32), "ids": np.ones((512, 1), np.int32),
         "label": np.ones(512, np.float32), "weight": np.ones(512, np.float32)}
 batches = tf.data.Dataset.from_tensor_slices(rows).batch(512).repeat()

@@ -19,8 +19,9 @@ import pytest
 import tensorflow as tf
 
 from models.run_directory import RunDirectory
-from models.training.trainer import BatchSource, Interrupted, evaluate_batches
-from pipeline.errors import ConfigError
+from models.training.scoring import evaluate_batches
+from models.training.trainer import BatchSource
+from pipeline.errors import ConfigError, DivergedError, Interrupted
 from tests.damage import flip_a_bit
 
 SCRIPT = Path(__file__).with_name("tiny_training.py")
@@ -203,7 +204,7 @@ def test_early_stopping_without_validation_rows_is_refused(tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_with_a_remedy(tmp_path):
     train = {"learning_rate": 1e30, "optimizer": "sgd"}
-    with pytest.raises(ConfigError, match=r"must stay finite; got .* Lower train.learning_rate"):
+    with pytest.raises(DivergedError, match=r"must stay finite; got .* Lower train.learning_rate"):
         tiny.tiny_training(tmp_path / "run", model={"norm": "none"}, train=train)
 
 

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.training.step import make_strategy
-from models.training.trainer import _per_replica_batch_size
+from models.training.strategy import make_strategy, per_replica_batch_size
 from pipeline.errors import ConfigError
 from tests.python_process import answer_of
 
@@ -25,14 +24,14 @@ _spec.loader.exec_module(tiny)
 
 
 def test_a_batch_is_shared_equally_or_refused():
-    assert _per_replica_batch_size(512, 4) == 128
+    assert per_replica_batch_size(512, 4) == 128
     with pytest.raises(ConfigError, match=r"multiple of the number of replicas.*50 rows over 4"):
-        _per_replica_batch_size(50, 4)
+        per_replica_batch_size(50, 4)
 
 
 def test_a_refused_batch_names_one_that_works():
     with pytest.raises(ConfigError, match=r"train\.global_batch_size=52"):
-        _per_replica_batch_size(51, 4)
+        per_replica_batch_size(51, 4)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from models.losses import ClickLoss
 from models.optimizers import make_optimizer
 from models.run_directory import RunDirectory
 from models.training.batch_statistics import reestimate_batch_statistics
-from models.training.step import make_strategy, make_train_steps
+from models.training.step import TrainSteps
+from models.training.strategy import make_strategy
 from models.zoo import build_model
 
 SCRIPT = Path(__file__).with_name("tiny_training.py")
@@ -40,7 +41,7 @@ def test_a_step_never_reads_a_whole_table(embedding_optimizer):
     with strategy.scope():
         model = build_model(parse_model_config(tiny.MODEL), source.spec)
     optimizer = make_optimizer(config, source.steps_per_epoch, model, strategy)
-    steps = make_train_steps(model, optimizer, ClickLoss(config.loss), strategy)
+    steps = TrainSteps(model, optimizer, ClickLoss(config.loss), strategy)
     iterator = iter(strategy.experimental_distribute_dataset(source.training(0, 0)))
     concrete = tf.function(steps).get_concrete_function(iterator, tf.constant(2))
     graph = concrete.graph.as_graph_def(add_shapes=True)

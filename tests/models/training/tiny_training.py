@@ -19,7 +19,8 @@ import tensorflow as tf
 from models.config.model import parse_model_config
 from models.config.train import parse_train_config
 from models.run_directory import RunDirectory
-from models.training.trainer import BatchSource, Interrupted, TrainResult, train_on
+from models.training.trainer import BatchSource, TrainResult, train_on
+from pipeline.errors import Interrupted
 from pipeline.records.encoded import EncodedSpec, IdFeature, SequenceFeature
 
 ROWS, BATCH = 1000, 50  # 20 steps an epoch

@@ -60,11 +60,11 @@ def test_topics_are_those_of_the_ads_in_their_order(rows: pa.Table) -> None:
 
 def test_the_effect_worked_by_hand_for_single_rows(rows: pa.Table) -> None:
     """Differences of true logits between the two logs are the sequences' effect plus a constant."""
-    from pipeline.synthetic.sequences import _tables
+    from pipeline.synthetic.sequences import ad_tables
 
     plain = table(SyntheticLog(ROWS, ctr=0.1, drift=0.0))
     found = logit(rows["true_probability"].to_numpy()) - logit(plain["true_probability"].to_numpy())
-    likeness = _tables().likeness
+    likeness = ad_tables().likeness
     expected = []
     for i in range(200):
         target, total = int(rows["c9"][i].as_py()[5:]), 0.0

@@ -19,6 +19,7 @@ from models.calibration import Calibration, LossCorrection
 from models.config.model import parse_model_config
 from models.zoo import build_model
 from pipeline.errors import ConfigError
+from pipeline.records.encoded import model_inputs
 from pipeline.schema import FeatureSchema
 from pipeline.statistics.feature_statistics import FeatureStatistics
 from pipeline.statistics.vocabulary import Vocabulary
@@ -102,9 +103,7 @@ def saved(layer_run) -> saved_model_pb2.SavedModel:
 
 def in_memory_logits(run: Any, encoded: dict[str, np.ndarray], n: int) -> np.ndarray:
     module = serving_module(run)
-    inputs = {
-        k: tf.constant(v[:n]) for k, v in encoded.items() if k not in ("label", "weight", "carry")
-    }
+    inputs = {key: tf.constant(value[:n]) for key, value in model_inputs(encoded).items()}
     return np.asarray(module.calibration.logits(module.model(inputs, training=False)))
 
 

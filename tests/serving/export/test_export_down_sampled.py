@@ -11,6 +11,7 @@ import tensorflow as tf
 from jobs.config import load_run_config
 from jobs.steps import train_run
 from pipeline.preprocessing.job import preprocess
+from pipeline.records.encoded import model_inputs
 from pipeline.schema import FeatureSchema
 from pipeline.transform.parity_sample import real_rows
 from serving.export.build import build_export
@@ -33,9 +34,7 @@ def test_the_served_logit_is_the_models_plus_the_log_of_the_kept_rate(
     assert data.summary["dropped_by_sampling"] > 0
     run = train_run(data, config, tmp_path / "run", progress=False)
     raw, encoded = real_rows(data, 64)
-    inputs = {
-        k: tf.constant(v) for k, v in encoded.items() if k not in ("label", "weight", "carry")
-    }
+    inputs = {key: tf.constant(value) for key, value in model_inputs(encoded).items()}
     trained = np.asarray(run.load_model(dropout=0.0)(inputs, training=False))
     (answer,) = score_in_fresh_process(build_export(run), [("serving_default", raw.by_name())])
     np.testing.assert_allclose(answer["logit"], trained + math.log(KEPT), atol=1e-5, rtol=0)

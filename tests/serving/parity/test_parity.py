@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from models.run_directory import RunDirectory
 from pipeline.errors import ConfigError, GateError
+from pipeline.records.encoded import model_inputs
 from pipeline.transform.feature_transform import FeatureTransform
 from pipeline.transform.parity_sample import real_rows
 from serving.export.build import serving_module
@@ -22,7 +23,9 @@ from serving.export.manifest import write_manifest
 from serving.export.signatures import ServingModule
 from serving.parity import checks, export_checks
 from serving.parity.checks import Check
+from serving.parity.export_checks import differing_elements
 from serving.parity.fresh_process import score_in_fresh_process
+from serving.parity.logits import largest_difference
 from serving.parity.report import write_report
 from serving.parity.rows import hostile_rows
 from serving.parity.suite import check_gate, export_digest
@@ -94,9 +97,7 @@ def test_batch_trained_is_the_gap_by_hand(batch_run, tiny_data) -> None:
     _, encoded = real_rows(tiny_data, 512)
     found = checks.batch_trained(batch_run.load_model(dropout=0.0), encoded)
     model = batch_run.load_model(dropout=0.0)
-    inputs = {
-        k: tf.constant(v) for k, v in encoded.items() if k not in ("label", "weight", "carry")
-    }
+    inputs = {key: tf.constant(value) for key, value in model_inputs(encoded).items()}
     served = model(inputs, training=False).numpy()
     trained = model(inputs, training=True).numpy()
     by_hand = np.abs(served - trained).max()
@@ -191,7 +192,7 @@ def test_a_failed_report_is_written_and_refused(
     ],
 )
 def test_the_largest_difference(a: list[float], b: list[float], largest: float) -> None:
-    assert checks._largest(np.array(a, np.float32), np.array(b, np.float32)) == largest
+    assert largest_difference(np.array(a, np.float32), np.array(b, np.float32)) == largest
 
 
 def test_a_bar_is_not_held_by_what_is_no_number() -> None:
@@ -203,10 +204,10 @@ def test_a_bar_is_not_held_by_what_is_no_number() -> None:
 
 def test_bits_are_compared_not_values() -> None:
     same = np.array([0.0, np.nan, 1.0], np.float32)
-    assert export_checks._bits_differ(same, same.copy()) == 0
-    assert export_checks._bits_differ(same, np.array([-0.0, np.nan, 1.0], np.float32)) == 1
-    assert export_checks._bits_differ(same, same.astype(np.float64)) == 3
-    assert export_checks._bits_differ(same, same[:2]) == 3
+    assert differing_elements(same, same.copy()) == 0
+    assert differing_elements(same, np.array([-0.0, np.nan, 1.0], np.float32)) == 1
+    assert differing_elements(same, same.astype(np.float64)) == 3
+    assert differing_elements(same, same[:2]) == 3
 
 
 def test_an_export_that_needs_this_project_fails(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from models.run_directory import RunDirectory
 from pipeline.records.data_directory import DataDirectory
 from pipeline.transform.parity_sample import real_rows
 from serving.export.build import serving_module
-from serving.parity.checks import _logit_function
+from serving.parity.logits import logit_function
 from tests.serving.server.bad_requests import Truth
 from tests.serving.server.request_storm import run_storm
 from tests.serving.server_fixtures import publish
@@ -34,7 +34,7 @@ def test_a_storm_of_bad_requests(
     seed = int(os.environ.get("FUZZ_SEED", "0"))
     raw, encoded = real_rows(tiny_data, 128)
     module = serving_module(layer_run)
-    logits = module.calibration.logits(_logit_function(module.model, training=False)(encoded))
+    logits = module.calibration.logits(logit_function(module.model, training=False)(encoded))
     publish(layer_run.path / "export", tmp_path / "models", 1, MODEL)
     log = tmp_path / "serve.log"
     with served(tmp_path / "models", MODEL, log, timeout_s=120) as server:
