@@ -78,8 +78,8 @@ def latency(
 
     from pipeline.statistics.feature_statistics import FeatureStatistics
     from pipeline.transform.parity_sample import real_rows
-    from serving.loader.build import time_with_loader
-    from serving.loader.choice import find_loader
+    from serving.loader.cpp_loader import time_with_loader
+    from serving.loader.loader_choice import find_loader
 
     loader = find_loader("auto", say)
     if loader.binary is None:
@@ -168,7 +168,7 @@ def mixed_load(
     from server_load import run_load
 
     from pipeline.transform.parity_sample import real_rows
-    from serving.parity.fresh_process import score_in_fresh_process
+    from serving.loader.fresh_process import score_in_fresh_process
     from serving.repository.repository import ModelRepository
     from serving.repository.version_check import loads_and_answers
 

@@ -20,7 +20,7 @@ from models.calibration.residual import (
     PlattCalibrator,
     Residual,
 )
-from models.metrics.rows import checked_rows
+from models.metrics.checked_arrays import checked_rows
 from pipeline.errors import ConfigError, DataError
 
 __all__ = ["CalibrationReport", "fit_calibration", "fit_isotonic", "fit_platt"]

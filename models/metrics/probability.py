@@ -12,8 +12,8 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
+from models.metrics.checked_arrays import Array, dot, loss_terms, ratio
 from models.metrics.ranking import average_precision
-from models.metrics.rows import Array, dot, loss_terms, ratio
 from pipeline.errors import ConfigError
 
 __all__ = [

@@ -12,9 +12,9 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from models.metrics.checked_arrays import Array, checked_label, dot, loss_terms, ratio
 from models.metrics.probability import entropy, toss_from
 from models.metrics.ranking import auc_from_groups, precision_from_groups
-from models.metrics.rows import Array, checked_label, dot, loss_terms, ratio
 from pipeline.errors import DataError
 
 __all__ = ["StreamingMetrics"]

@@ -19,7 +19,7 @@ from pipeline.schema.features import (
     vocabulary_owner,
 )
 from pipeline.schema.formats import CsvFormat, ExamplesFormat, JsonLinesFormat, ParquetFormat
-from pipeline.schema.rows import LabelSpec, SplitSpec, TimeSpec
+from pipeline.schema.label_time_split import LabelSpec, SplitSpec, TimeSpec
 from pipeline.schema.schema import FeatureSchema
 from pipeline.strict_config import explain_validation_error
 

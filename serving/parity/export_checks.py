@@ -16,9 +16,9 @@ import tensorflow as tf
 
 from pipeline.transform.raw_rows import RawRows
 from serving.export.signatures import ServingModule
-from serving.loader.choice import Loader
+from serving.loader.fresh_process import Request, score_in_fresh_process
+from serving.loader.loader_choice import Loader
 from serving.parity.checks import BATCH_SIZES, LOGIT_BAR, Check, _largest, _logit_function
-from serving.parity.fresh_process import Request, score_in_fresh_process
 
 __all__ = ["Asked", "ask", "export_equality", "transform_equality"]
 

@@ -37,7 +37,7 @@ def read(out):
 
 
 def test_every_row_has_the_score_of_the_online_model(scored, export_dir, tiny_log):
-    from serving.parity.fresh_process import score_in_fresh_process
+    from serving.loader.fresh_process import score_in_fresh_process
 
     out, summary = scored
     table = read(out)

@@ -14,7 +14,7 @@ from pipeline.preprocessing.job import preprocess
 from pipeline.schema import FeatureSchema
 from pipeline.transform.parity_sample import real_rows
 from serving.export.build import build_export
-from serving.parity.fresh_process import score_in_fresh_process
+from serving.loader.fresh_process import score_in_fresh_process
 from tests.conftest import SETTINGS
 
 KEPT = 0.25

@@ -19,7 +19,7 @@ from serving.server.local_server import LocalServer
 from serving.server.servable import Servable
 from serving.server.status import ServingError
 from serving.server.versions import State
-from serving.server.warmup import MAX_WARMUP_RECORDS, WARMUP_FILE, replay_warmup
+from serving.server.warmup_replay import MAX_WARMUP_RECORDS, WARMUP_FILE, replay_warmup
 from tests.serving.server_fixtures import (
     MODEL,
     error_of,

@@ -41,7 +41,7 @@ class Loader:
         Raises:
             GateError: the export does not load there, or refuses the request.
         """
-        from serving.loader.build import score_with_loader
+        from serving.loader.cpp_loader import score_with_loader
 
         assert self.binary is not None
         return {
@@ -69,7 +69,7 @@ def find_loader(use: LoaderUse, say: Callable[[str], None] = lambda line: None) 
     if use == "off":
         return Loader(None, "switched off (--cpp-loader off)")
     cache = loader_cache()
-    from serving.loader.build import build_loader
+    from serving.loader.cpp_loader import build_loader
 
     reasons: list[str] = []
     say("TF Serving's C++ loader: compiling it if need be")

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from tensorflow_serving.apis import classification_pb2, regression_pb2
 
-from serving.server.json_requests import PredictForm
-from serving.server.rapid_json import to_bytes
+from serving.server.rest_json.rapid_json import to_bytes
+from serving.server.rest_json.requests import PredictForm
 from serving.server.status import invalid_argument
 
 __all__ = ["classify_response", "decimal", "error_response", "predict_response", "regress_response"]
