@@ -127,7 +127,6 @@ class ClickLoss(keras.losses.Loss):
             return focal_loss(label, logits, self.config.alpha, self.config.gamma)
         if isinstance(self.config, PosWeightConfig):
             return pos_weighted_cross_entropy(label, logits, float(self.config.pos_weight))
-        assert isinstance(self.config, BinaryCrossEntropyConfig)
         return binary_cross_entropy(label, logits)
 
     def get_config(self) -> dict[str, Any]:

@@ -103,7 +103,6 @@ class LossCorrection(tf.Module):
                 focal_gamma=loss.gamma,
                 negative_keep_rate=negative_keep_rate,
             )
-        assert isinstance(loss, BinaryCrossEntropyConfig)
         return cls(negative_keep_rate=negative_keep_rate)
 
     def correct(self, z: tf.Tensor) -> tf.Tensor:

@@ -249,9 +249,8 @@ def _rate(row: Array, unit: float) -> float:
 
 def _shift_to_mean(z: Array, labels: Array, weights: Array) -> float:
     """The number that, added to all log odds, makes the mean prediction the mean label."""
-    goal, total = float(np.dot(weights, labels)), float(weights.sum())
+    goal = float(np.dot(weights, labels))
     low, high = -50.0, 50.0
-    assert 0.0 < goal < total
     while high - low > 1e-12:
         middle = (low + high) / 2
         if middle in (low, high):

@@ -22,6 +22,7 @@ from typing import Any
 import tensorflow as tf
 
 from pipeline.errors import ConfigError
+from pipeline.step_directory import flush_to_disk
 
 __all__ = ["Checkpoints"]
 
@@ -64,10 +65,10 @@ class Checkpoints:
             marker = beside / "_SUCCESS"
             marker.write_text(json.dumps(hashes))
             for file in (*beside.iterdir(), beside):
-                _sync(file)
+                flush_to_disk(file)
             shutil.rmtree(goal, ignore_errors=True)  # a corrupt one of the same step
             os.replace(beside, goal)
-            _sync(self.directory)
+            flush_to_disk(self.directory)
         except OSError as error:
             shutil.rmtree(beside, ignore_errors=True)
             raise ConfigError(
@@ -127,11 +128,3 @@ def _sha256(path: Path) -> str:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

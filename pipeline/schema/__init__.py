@@ -16,6 +16,7 @@ from pipeline.schema.features import (
     SequenceColumn,
     VocabularyFeature,
     feature_columns,
+    vocabulary_features,
     vocabulary_owner,
 )
 from pipeline.schema.formats import CsvFormat, ExamplesFormat, JsonLinesFormat, ParquetFormat
@@ -43,5 +44,6 @@ __all__ = [
     "VocabularyFeature",
     "explain_validation_error",
     "feature_columns",
+    "vocabulary_features",
     "vocabulary_owner",
 ]

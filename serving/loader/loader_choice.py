@@ -40,10 +40,12 @@ class Loader:
 
         Raises:
             GateError: the export does not load there, or refuses the request.
+            ConfigError: there is no loader here.
         """
         from serving.loader.cpp_loader import score_with_loader
 
-        assert self.binary is not None
+        if self.binary is None:
+            raise ConfigError("TF Serving's C++ loader must be there to be asked", self.reason)
         return {
             name: score_with_loader(self.binary, export_dir, name, inputs)["logit"]
             for name, inputs in by_signature.items()

@@ -35,7 +35,8 @@ def gap_figure(reports: Sequence[dict[str, Any]]) -> Any:
     ):
         for report in reports:
             check = named_check(report, name)
-            assert check is not None
+            if check is None:
+                continue
             by_size = _by_number(check["details"]["by_batch_size"])
             sizes = [int(s) for s in by_size]
             values = [max(float(v), _FLOOR) for v in by_size.values()]  # "inf" is text
@@ -52,18 +53,16 @@ def gap_figure(reports: Sequence[dict[str, Any]]) -> Any:
     return figure
 
 
-def company_figure(report: Mapping[str, Any], others: Sequence[Mapping[str, Any]] = ()) -> Any:
+def company_figure(check: Mapping[str, Any], others: Sequence[Mapping[str, Any]] = ()) -> Any:
     """The sweep of a model with batch statistics: by batch size, by composition, by base rate.
 
     Args:
-        report: with the check `batch, company`.
+        check: `batch, company` of a report.
         others: reports beside it; one that holds the bar of `batch, trained` is drawn as its gap,
             which is what it is in any company.
     """
     from matplotlib.figure import Figure
 
-    check = named_check(report, "batch, company")
-    assert check is not None
     details = check["details"]
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     by_size, by_composition, by_rate = figure.subplots(1, 3, width_ratios=(1, 1.15, 1))
@@ -123,12 +122,10 @@ def company_figure(report: Mapping[str, Any], others: Sequence[Mapping[str, Any]
     return figure
 
 
-def health_figure(report: Mapping[str, Any]) -> Any:
-    """Per norm layer, how far the moving statistics are from the hold-out's."""
+def health_figure(check: Mapping[str, Any]) -> Any:
+    """Per norm layer, how far the moving statistics are from the hold-out's; of the check `norm health`."""
     from matplotlib.figure import Figure
 
-    check = named_check(report, "norm health")
-    assert check is not None
     layers = check["details"]["layers"]
     figure = Figure(figsize=(9, 1.4 + 0.32 * len(layers)), layout="constrained")
     shift, ratio = figure.subplots(1, 2, sharey=True)
@@ -149,12 +146,10 @@ def health_figure(report: Mapping[str, Any]) -> Any:
     return figure
 
 
-def metric_figure(report: Mapping[str, Any]) -> Any:
-    """The paired differences with their intervals; a panel a metric, 0 marked."""
+def metric_figure(check: Mapping[str, Any]) -> Any:
+    """The check `metric`: the paired differences with their intervals; a panel a metric, 0 marked."""
     from matplotlib.figure import Figure
 
-    check = named_check(report, "metric")
-    assert check is not None
     found = check["details"]["differences"]
     names = ("auc", "log_loss", "calibration_ratio")
     figure = Figure(figsize=(9, 1.5), layout="constrained")

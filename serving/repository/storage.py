@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pipeline.errors import ClickparityError, ConfigError
+from pipeline.step_directory import flush_to_disk
 from serving.export.manifest import file_sizes
 
 __all__ = ["STAGING_PREFIX", "PosixStorage", "VersionStorage", "busy_error"]
@@ -110,14 +111,6 @@ def _told_to_the_operator(location: str) -> Iterator[None]:
         raise
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 class PosixStorage:
     """MODELS/NAME on a file system with atomic rename.
 
@@ -141,7 +134,7 @@ class PosixStorage:
             new = not self._root.exists()
             self._root.mkdir(parents=True, exist_ok=True)
             if new:
-                _sync(self._root.parent)
+                flush_to_disk(self._root.parent)
             descriptor = os.open(self._root / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             try:
@@ -193,9 +186,9 @@ class PosixStorage:
                         copy.write_bytes(overrides[path])
                     else:
                         shutil.copyfile(source / path, copy)
-                    _sync(copy)
+                    flush_to_disk(copy)
                 for folder in folders:
-                    _sync(folder)
+                    flush_to_disk(folder)
             except BaseException:
                 shutil.rmtree(target, ignore_errors=True)
                 raise
@@ -217,7 +210,7 @@ class PosixStorage:
             )
         with _told_to_the_operator(self.location):
             os.rename(self._root / staged, target)
-            _sync(self._root)
+            flush_to_disk(self._root)
 
     def remove(self, child: str) -> None:
         """Takes the name away first, so that no server ever sees half of a version."""
@@ -226,7 +219,7 @@ class PosixStorage:
             if not child.startswith(STAGING_PREFIX):
                 renamed = self._root / f"{STAGING_PREFIX}{child}-{uuid.uuid4().hex[:8]}"
                 os.rename(doomed, renamed)
-                _sync(self._root)
+                flush_to_disk(self._root)
                 doomed = renamed
             if doomed.is_dir():
                 shutil.rmtree(doomed)

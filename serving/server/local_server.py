@@ -99,14 +99,19 @@ class LocalServer:
     @property
     def grpc_address(self) -> str:
         """Where the gRPC services answer: "host:port"."""
-        assert self._grpc is not None, "the server has not been started"
-        return f"{self._host}:{self._grpc.port}"
+        return self._address(self._grpc)
 
     @property
     def rest_address(self) -> str:
         """Where the REST API answers: "host:port"."""
-        assert self._http is not None, "the server has not been started"
-        return f"{self._host}:{self._http.port}"
+        return self._address(self._http)
+
+    def _address(self, service: GrpcService | HttpServer | None) -> str:
+        if service is None:
+            raise ClickparityError(
+                "the server must be started to have an address", self._models_dir
+            )
+        return f"{self._host}:{service.port}"
 
     def __enter__(self) -> LocalServer:
         self.start()

@@ -13,7 +13,6 @@ __all__ = [
     "internal",
     "invalid_argument",
     "not_found",
-    "unavailable",
     "unimplemented",
 ]
 
@@ -78,11 +77,6 @@ def failed_precondition(message: str) -> ServingError:
 def not_found(message: str) -> ServingError:
     """No such model or version is being served."""
     return ServingError(grpc.StatusCode.NOT_FOUND, message)
-
-
-def unavailable(message: str) -> ServingError:
-    """A passing state; the only code that a client should retry."""
-    return ServingError(grpc.StatusCode.UNAVAILABLE, message)
 
 
 def unimplemented(message: str) -> ServingError:

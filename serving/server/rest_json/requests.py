@@ -141,7 +141,7 @@ def _add_named(
 
 
 def _from_inputs(value: JsonValue, infos: TensorInfos) -> dict[str, np.ndarray]:
-    if not is_object(value):
+    if not isinstance(value, dict) or is_base64_object(value):
         if len(infos) > 1:
             raise invalid_argument(
                 "inputs is a plain value/list, but expecting an object as multiple input tensors "
@@ -149,7 +149,6 @@ def _from_inputs(value: JsonValue, infos: TensorInfos) -> dict[str, np.ndarray]:
             )
         name, info = next(iter(infos.items()))
         return {name: _whole_array(value, info)}
-    assert isinstance(value, dict)
     arrays: dict[str, np.ndarray] = {}
     for name, info in infos.items():
         if name not in value:
