@@ -133,7 +133,7 @@ def make_writable(directory: Path) -> None:
         raise ConfigError(
             "the output directory must be writable",
             f"{directory} ({error.strerror or error})",
-            "Choose another directory, or mend its permissions.",
+            "Choose another directory, or fix its permissions.",
         ) from None
 
 

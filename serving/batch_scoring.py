@@ -85,7 +85,7 @@ def run_scoring(
     """Scores every block into `plan.staging`: parts and rejects.
 
     Args:
-        plan: see there.
+        plan: what travels to every worker.
         blocks: of the input files.
         beam_options: Beam's own.
         progress: called with ("score", directory of marks, number of blocks).

@@ -63,7 +63,7 @@ def find_loader(use: LoaderUse, say: Callable[[str], None] = lambda line: None) 
 
     Args:
         use: "auto" takes it where it can be compiled, "on" insists on it, "off" does without.
-        say: is told before a compiler starts.
+        say: is called before a compiler starts.
 
     Raises:
         ConfigError: "on", and it cannot be compiled here.

@@ -46,7 +46,7 @@ class LocalServer:
     """The embedded server, as a context manager: starts on entry, drains and stops on exit.
 
     On entry the latest version of every model is loaded and warmed up before the ports answer. A
-    version that fails to load is logged and told by GetModelStatus; it does not stop the server.
+    version that fails to load is logged and reported by GetModelStatus; it does not stop the server.
 
     Args:
         models_dir: MODELS_DIR/NAME/<integer>/saved_model.pb; local or gs://. It may still be empty.
@@ -226,7 +226,7 @@ def serve(
         ):
             while not stopped.wait(0.2):
                 pass
-            logger.info("told to stop: finishing the requests that run")
+            logger.info("stop requested: finishing the requests that run")
 
 
 def _serve_real(

@@ -1,4 +1,4 @@
-"""TF Serving's errors: one status code and message, told over gRPC and over HTTP."""
+"""TF Serving's errors: one status code and message, sent over gRPC and over HTTP."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _HTTP_STATUS: dict[grpc.StatusCode, int] = {
 
 
 class ServingError(Exception):
-    """A request failed with a status that the client is told, in TF Serving's own words."""
+    """A request failed with a status that the client receives, in TF Serving's own words."""
 
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
         self.code, self.message = code, message

@@ -235,7 +235,10 @@ def test_the_loader_can_be_switched_off(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "serving.loader.cpp_loader.build_loader", lambda *_, **__: pytest.fail("compiles")
     )
-    assert loader.find_loader("off").binary is None
+    off = loader.find_loader("off")
+    assert off.binary is None
+    with pytest.raises(ConfigError, match="must be there to be asked.*switched off"):
+        off.logits(tmp_path, {})
 
 
 def test_a_machine_without_a_compiler_says_so(tmp_path, monkeypatch):
