@@ -27,7 +27,6 @@ from pipeline.step_directory import flush_to_disk
 __all__ = ["Checkpoints"]
 
 _LOG = logging.getLogger(__name__)
-_CHUNK_BYTES = 1 << 22
 
 
 class Checkpoints:
@@ -123,8 +122,5 @@ def _complaint(state: Path) -> str | None:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -271,23 +271,13 @@ def _json_values(value: object) -> object:
 def _nested_array(values: object, dtype: np.dtype | None) -> np.ndarray:
     if dtype is None or dtype.kind != "O":
         return np.array(values, dtype=dtype)
-    shape: list[int] = []
-    level = values
-    while isinstance(level, list):
-        shape.append(len(level))
-        level = level[0] if level else None
-    flat: list[bytes] = []
-    _flatten(values, flat)
-    array = np.empty(len(flat), dtype=object)
-    array[:] = flat
-    return array.reshape(shape)
+    texts = np.array(values, dtype=object)
+    array = np.empty(texts.size, dtype=object)
+    array[:] = [_text_bytes(text) for text in texts.ravel().tolist()]
+    return array.reshape(texts.shape)
 
 
-def _flatten(value: object, flat: list[bytes]) -> None:
-    if isinstance(value, list):
-        for element in value:
-            _flatten(element, flat)
-    elif isinstance(value, dict):
-        flat.append(base64.b64decode(value["b64"]))
-    else:
-        flat.append(str(value).encode("utf-8", "surrogateescape"))
+def _text_bytes(value: object) -> bytes:
+    if isinstance(value, dict):
+        return base64.b64decode(value["b64"])
+    return str(value).encode("utf-8", "surrogateescape")

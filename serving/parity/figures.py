@@ -5,17 +5,41 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["company_figure", "gap_figure", "health_figure", "metric_figure", "named_check"]
+from pipeline.errors import ConfigError
+
+__all__ = [
+    "company_figure",
+    "details_of",
+    "gap_figure",
+    "health_figure",
+    "metric_figure",
+    "named_check",
+]
 
 _COLOURS = {"layer": "#1f77b4", "batch": "#d1495b", "none": "#7a8793"}
 _FADED = "#e8a5ae"
 _FLOOR = 1e-8  # what is smaller is drawn there: the axes are logarithmic
+_PROVE_AGAIN = "Make it again with `clickparity parity`."
 _SIZES = {"as trained": "moving statistics as trained", "re-estimated": "statistics re-estimated"}
 
 
 def named_check(report: Mapping[str, Any], name: str) -> dict[str, Any] | None:
     """A check of a report by its name; None when it was not made."""
     return next((c for c in report["checks"] if c["name"] == name), None)
+
+
+def details_of(report: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The figures of a check.
+
+    Raises:
+        ConfigError: the report has no such check.
+    """
+    check = named_check(report, name)
+    if check is None:
+        made = ", ".join(c["name"] for c in report["checks"])
+        raise ConfigError(f"a parity report must hold the check {name!r}", made, _PROVE_AGAIN)
+    details: dict[str, Any] = check["details"]
+    return details
 
 
 def _by_number(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,10 +58,7 @@ def gap_figure(reports: Sequence[dict[str, Any]]) -> Any:
         (axes[1], "batch, trained", "as trained (training mode, weights frozen)"),
     ):
         for report in reports:
-            check = named_check(report, name)
-            if check is None:
-                continue
-            by_size = _by_number(check["details"]["by_batch_size"])
+            by_size = _by_number(details_of(report, name)["by_batch_size"])
             sizes = [int(s) for s in by_size]
             values = [max(float(v), _FLOOR) for v in by_size.values()]  # "inf" is text
             colour = _COLOURS.get(report["norm"])
@@ -53,17 +74,17 @@ def gap_figure(reports: Sequence[dict[str, Any]]) -> Any:
     return figure
 
 
-def company_figure(check: Mapping[str, Any], others: Sequence[Mapping[str, Any]] = ()) -> Any:
+def company_figure(report: Mapping[str, Any], others: Sequence[Mapping[str, Any]] = ()) -> Any:
     """The sweep of a model with batch statistics: by batch size, by composition, by base rate.
 
     Args:
-        check: `batch, company` of a report.
+        report: with the check `batch, company`.
         others: reports beside it; one that holds the bar of `batch, trained` is drawn as its gap,
             which is what it is in any company.
     """
     from matplotlib.figure import Figure
 
-    details = check["details"]
+    details = details_of(report, "batch, company")
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     by_size, by_composition, by_rate = figure.subplots(1, 3, width_ratios=(1, 1.15, 1))
     colour = _COLOURS["batch"]
@@ -122,11 +143,11 @@ def company_figure(check: Mapping[str, Any], others: Sequence[Mapping[str, Any]]
     return figure
 
 
-def health_figure(check: Mapping[str, Any]) -> Any:
-    """Per norm layer, how far the moving statistics are from the hold-out's; of the check `norm health`."""
+def health_figure(report: Mapping[str, Any]) -> Any:
+    """Per norm layer, how far the moving statistics are from the hold-out's."""
     from matplotlib.figure import Figure
 
-    layers = check["details"]["layers"]
+    layers = details_of(report, "norm health")["layers"]
     figure = Figure(figsize=(9, 1.4 + 0.32 * len(layers)), layout="constrained")
     shift, ratio = figure.subplots(1, 2, sharey=True)
     places = list(range(len(layers)))
@@ -146,11 +167,11 @@ def health_figure(check: Mapping[str, Any]) -> Any:
     return figure
 
 
-def metric_figure(check: Mapping[str, Any]) -> Any:
-    """The check `metric`: the paired differences with their intervals; a panel a metric, 0 marked."""
+def metric_figure(report: Mapping[str, Any]) -> Any:
+    """The paired differences with their intervals; a panel a metric, 0 marked."""
     from matplotlib.figure import Figure
 
-    found = check["details"]["differences"]
+    found = details_of(report, "metric")["differences"]
     names = ("auc", "log_loss", "calibration_ratio")
     figure = Figure(figsize=(9, 1.5), layout="constrained")
     for axis, name in zip(figure.subplots(1, len(names)), names, strict=True):

@@ -11,6 +11,7 @@ from typing import Any
 
 from serving.parity.figures import (
     company_figure,
+    details_of,
     gap_figure,
     health_figure,
     metric_figure,
@@ -61,11 +62,11 @@ def _pictures(reports: Sequence[dict[str, Any]]) -> str:
     """The figures that these reports have numbers for, each with a line of what it shows."""
     parts = [figure_to_html(gap_figure(reports), "difference of logits by batch size")]
     for report in reports:
-        if metric := named_check(report, "metric"):
+        if named_check(report, "metric"):
             parts.append("<h2>Which model is better on held-out rows</h2>")
-            parts.append(figure_to_html(metric_figure(metric), "paired differences"))
-            parts.append(_metric_words(metric["details"], report["norm"]))
-        if company := named_check(report, "batch, company"):
+            parts.append(figure_to_html(metric_figure(report), "paired differences"))
+            parts.append(_metric_words(report))
+        if named_check(report, "batch, company"):
             others = [r for r in reports if r is not report]
             title = f"{report['model']}, {report['norm']} norm: what company does to a score"
             parts.append(
@@ -73,27 +74,29 @@ def _pictures(reports: Sequence[dict[str, Any]]) -> str:
                 " mode against served: what the model learned from is not what it serves."
                 "</p>"
             )
-            parts.append(figure_to_html(company_figure(company, others), "the gap by company"))
-        if health := named_check(report, "norm health"):
+            parts.append(figure_to_html(company_figure(report, others), "the gap by company"))
+        if named_check(report, "norm health"):
             parts.append("<h2>Health of the moving statistics</h2>")
-            parts.append(figure_to_html(health_figure(health), "moving statistics by layer"))
-            parts.append(_gain_words(health["details"]))
+            parts.append(figure_to_html(health_figure(report), "moving statistics by layer"))
+            parts.append(_gain_words(report))
     return "".join(parts)
 
 
-def _metric_words(details: dict[str, Any], norm: str) -> str:
+def _metric_words(report: dict[str, Any]) -> str:
+    details = details_of(report, "metric")
     words = [
         f"{name.replace('_', ' ')} {_interval(details['differences'][name])}"
         + ("" if details["differs"].get(name) else " (no difference shown)")
         for name in ("auc", "log_loss", "calibration_ratio")
     ]
     return (
-        f"<p>{html.escape(norm)} norm minus {html.escape(details['against']['name'])}, "
+        f"<p>{html.escape(report['norm'])} norm minus {html.escape(details['against']['name'])}, "
         f"{details['rows']:,} test rows, paired, 95 %: {html.escape('; '.join(words))}.</p>"
     )
 
 
-def _gain_words(details: dict[str, Any]) -> str:
+def _gain_words(report: dict[str, Any]) -> str:
+    details = details_of(report, "norm health")
     gain = details["reestimated_minus_as_trained"]
     return (
         f"<p>Re-estimated on {details['batches']} training batches, the hold-out's log loss "

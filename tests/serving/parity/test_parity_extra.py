@@ -237,7 +237,7 @@ def test_the_loader_can_be_switched_off(tmp_path, monkeypatch):
     )
     off = loader.find_loader("off")
     assert off.binary is None
-    with pytest.raises(ConfigError, match="must be there to be asked.*switched off"):
+    with pytest.raises(ConfigError, match=r"must be there to be asked.*switched off"):
         off.logits(tmp_path, {})
 
 
