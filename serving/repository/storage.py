@@ -4,7 +4,7 @@ On POSIX the promise is whole: a version appears under its number in one `rename
 and flushed to the disk, or not at all, whenever the publisher is killed. That takes a file system
 whose directory rename is atomic and that has `flock`: local disks, NFS v4, Lustre, CephFS; not a
 bucket mounted as a file system (gcsfuse renames object by object), which is what
-`repository_objects` is for.
+`serving.repository.objects` is for.
 """
 
 from __future__ import annotations
