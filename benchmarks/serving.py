@@ -79,8 +79,8 @@ def latency(
 
     from pipeline.statistics.feature_statistics import FeatureStatistics
     from pipeline.transform.parity_sample import real_rows
-    from serving.loader.build import time_with_loader
-    from serving.loader.choice import find_loader
+    from serving.loader.cpp_loader import time_with_loader
+    from serving.loader.loader_choice import find_loader
 
     loader = find_loader("auto", say)
     if loader.binary is None:
@@ -127,19 +127,19 @@ def scoring(data: DataDirectory, export_dir: Path, workdir: Path, rows: int) -> 
     """Rows a second: `clickparity score` (marginal over a small start) and the bare SavedModel."""
     from jobs.scoring import score_files
     from pipeline.transform.parity_sample import real_rows
-    from serving.server.servable import Servable
+    from serving.loader.model_session import ModelSession
 
     files = [str(p) for p in write_log(workdir / "log", rows, 50_000)][: rows // 50_000]
     raw, _ = real_rows(data, 1024)
     batch = raw.take(np.arange(4096) % len(raw)).compact()
-    servable = Servable("bare", 1, str(export_dir))
-    servable.predict_arrays("compact", batch, ["logit", "probability"])
+    session = ModelSession(str(export_dir))
+    session.ask("compact", batch, ["logit", "probability"])
     batches = max((rows - 50_000) // 4096, 8)
 
     def bare() -> tuple[float, float]:
         started = time.perf_counter(), time.process_time()
         for _ in range(batches):
-            servable.predict_arrays("compact", batch, ["logit", "probability"])
+            session.ask("compact", batch, ["logit", "probability"])
         return time.perf_counter() - started[0], time.process_time() - started[1]
 
     # The bare model before and after the job: on a busy machine a wall time alone says little.
@@ -150,7 +150,7 @@ def scoring(data: DataDirectory, export_dir: Path, workdir: Path, rows: int) -> 
         score_files(export_dir, part, workdir / f"scores-{time.time_ns()}-{name}")
         job_s[name] = time.perf_counter() - started[0], time.process_time() - started[1]
     bare_s.append(bare())
-    servable.retire()
+    session.close()
     found: dict[str, Any] = {"rows": rows, "score_wall_s": job_s["all"][0]}
     for i, clock in enumerate(("", "_cpu")):
         marginal = job_s["all"][i] - job_s["one"][i]
@@ -169,7 +169,7 @@ def mixed_load(
     from server_load import run_load
 
     from pipeline.transform.parity_sample import real_rows
-    from serving.parity.fresh_process import score_in_fresh_process
+    from serving.loader.fresh_process import score_in_fresh_process
     from serving.repository.repository import ModelRepository
     from serving.repository.version_check import loads_and_answers
 

@@ -20,7 +20,7 @@ from pipeline.errors import ConfigError
 from pipeline.preprocessing.config import PreprocessConfig
 from pipeline.schema import explain_validation_error
 from pipeline.statistics.drift import DriftConfig
-from pipeline.strict_config import StrictConfig, config_error, did_you_mean
+from pipeline.strict_config import StrictConfig, config_error, configs_of_option, did_you_mean
 
 __all__ = ["CalibrationConfig", "ExportConfig", "GateConfig", "RunConfig", "load_run_config"]
 
@@ -29,6 +29,7 @@ class CalibrationConfig(StrictConfig):
     """The residual calibrator, fitted on the validation split after the exact loss correction."""
 
     label: ClassVar[str] = "calibration"
+    shorthand: ClassVar[str | None] = "kind"
     kind: Literal["platt", "isotonic", "none"] = "platt"
 
 
@@ -77,16 +78,16 @@ class RunConfig:
         return {name: getattr(self, name).model_dump(mode="json") for name in names}
 
 
-_SECTIONS = (
-    "schema",
-    "preprocess",
-    "drift",
-    "model",
-    "train",
-    "calibration",
-    "gate",
-    "export",
-)
+_SECTIONS: dict[str, list[type[StrictConfig]]] = {
+    "schema": [],
+    "preprocess": [],
+    "drift": [DriftConfig],
+    "model": [ModelConfig],
+    "train": [TrainConfig],
+    "calibration": [CalibrationConfig],
+    "gate": [GateConfig],
+    "export": [ExportConfig],
+}
 _DEFAULTS: dict[str, Any] = {"schema": "", "model": {"name": "dcn_v2"}}
 
 
@@ -128,8 +129,7 @@ def load_run_config(path: str | Path | None, overrides: Sequence[str] = ()) -> R
 
 
 def _section(kind: type[Any], raw: Any) -> Any:
-    if isinstance(raw, str) and kind is CalibrationConfig:
-        raw = {"kind": raw}
+    raw = kind.spelled_out(raw)
     if raw is not None and not isinstance(raw, Mapping):
         raise ConfigError(f"{kind.label} must be a mapping of options", repr(raw))
     try:
@@ -180,11 +180,13 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         raise ConfigError(f"the value of --set {key} must be YAML", repr(text)) from None
     if isinstance(value, str):
         value = _number(value)
-    at = raw
-    for parent in parents:
+    at, configs = raw, _SECTIONS.get(parents[0], []) if parents else []
+    for depth, parent in enumerate(parents):
+        if depth:
+            configs = [c for config in configs for c in configs_of_option(config, parent)]
         below = at.get(parent)
-        if isinstance(below, str) and parent in ("norm", "loss"):
-            below = {"kind": below}
+        for config in configs:
+            below = config.spelled_out(below)
         at[parent] = dict(below) if isinstance(below, Mapping) else {}
         at = at[parent]
     at[last] = value

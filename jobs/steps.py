@@ -180,7 +180,7 @@ def parity_run(
     Args:
         run: trained.
         against: another run, for the check `metric`.
-        cpp_loader: see `serving.loader.choice`.
+        cpp_loader: see `serving.loader.loader_choice`.
         force: even if it is done.
     """
     if not force and run.has("parity.json"):

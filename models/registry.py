@@ -41,11 +41,20 @@ class Variant(StrictConfig):
         """A line for the listing: the first of its docstring."""
         return (cls.__doc__ or "").split("\n")[0].rstrip(".")
 
+    @classmethod
+    def spelled_out(cls, raw: Any) -> Any:
+        """A bare name as the mapping that it stands for: the family's tag."""
+        return {cls.family.tag: raw.lower()} if isinstance(raw, str) else raw
+
+    @classmethod
+    def alternatives(cls) -> tuple[type[StrictConfig], ...]:
+        """The members too: each has options of its own."""
+        return (cls, *cls.family.values())
+
     @model_validator(mode="wrap")
     @classmethod
     def _as_its_member(cls, raw: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        if isinstance(raw, str):
-            raw = {cls.family.tag: raw.lower()}
+        raw = cls.spelled_out(raw)
         if not isinstance(raw, Mapping):
             return handler(raw)  # an instance; or something else, which pydantic refuses
         if cls.model_fields[cls.family.tag].is_required():

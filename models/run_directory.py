@@ -34,7 +34,7 @@ from models.config.model import ModelConfig, parse_model_config
 from models.config.train import TrainConfig, parse_train_config
 from pipeline.errors import ConfigError
 from pipeline.records.encoded import EncodedSpec
-from pipeline.step_directory import write_atomically
+from pipeline.step_directory import SUCCESS, write_atomically
 
 if TYPE_CHECKING:
     from models.zoo.base import CTRModel
@@ -281,14 +281,8 @@ class RunDirectory:
         return model
 
     def finish(self) -> None:
-        """Writes _SUCCESS: every step of the run is done."""
-        _write(self.path / "_SUCCESS", f"{self.fingerprint}\n")
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether `finish` was called for this very config and data."""
-        marker = self.path / "_SUCCESS"
-        return marker.exists() and marker.read_text().strip() == self.fingerprint
+        """Writes _SUCCESS: every step of the run is done; see `step_directory.is_finished`."""
+        _write(self.path / SUCCESS, f"{self.fingerprint}\n")
 
     def _read(self, name: str) -> str:
         try:

@@ -24,8 +24,11 @@ __all__ = [
     "SUCCESS",
     "exclusive",
     "fingerprint_of",
+    "flush_to_disk",
     "is_finished",
+    "make_writable",
     "step_directory",
+    "sync_tree",
     "write_atomically",
 ]
 
@@ -109,7 +112,7 @@ def step_directory(goal: Path, fingerprint: str) -> Iterator[Path]:
             if goal.exists() and not any(goal.iterdir()):
                 goal.rmdir()
             os.rename(staging, goal)
-            _sync(goal.parent)
+            flush_to_disk(goal.parent)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
             lock.unlink(missing_ok=True)
@@ -130,7 +133,7 @@ def make_writable(directory: Path) -> None:
         raise ConfigError(
             "the output directory must be writable",
             f"{directory} ({error.strerror or error})",
-            "Choose another directory, or mend its permissions.",
+            "Choose another directory, or fix its permissions.",
         ) from None
 
 
@@ -157,11 +160,12 @@ def sync_tree(directory: Path) -> None:
     """Fsync of every file and directory below."""
     for root, _, files in os.walk(directory):
         for name in files:
-            _sync(Path(root) / name)
-        _sync(Path(root))
+            flush_to_disk(Path(root) / name)
+        flush_to_disk(Path(root))
 
 
-def _sync(path: Path) -> None:
+def flush_to_disk(path: Path) -> None:
+    """Fsync of a file, or of a directory's entries: what was written or renamed survives a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -13,7 +13,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from pipeline.errors import ConfigError
 
-__all__ = ["StrictConfig", "config_error", "did_you_mean", "explain_validation_error"]
+__all__ = [
+    "StrictConfig",
+    "config_error",
+    "configs_of_option",
+    "did_you_mean",
+    "explain_validation_error",
+]
 
 _CHOICES = ("enum", "literal_error", "union_tag_invalid")
 
@@ -32,6 +38,8 @@ class StrictConfig(BaseModel):
 
     Class attributes:
         label: how messages call this config ("model.norm").
+        shorthand: the option that a bare name stands for: with "kind", `norm: layer` reads as
+            `norm: {kind: layer}`. None: it must be a mapping.
 
     Raises:
         ConfigError: when an option does not exist; the message suggests the nearest one.
@@ -39,10 +47,22 @@ class StrictConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
     label: ClassVar[str] = "config"
+    shorthand: ClassVar[str | None] = None
+
+    @classmethod
+    def spelled_out(cls, raw: Any) -> Any:
+        """A bare name as the mapping that it stands for; anything else as it is."""
+        return {cls.shorthand: raw.lower()} if cls.shorthand and isinstance(raw, str) else raw
+
+    @classmethod
+    def alternatives(cls) -> tuple[type[StrictConfig], ...]:
+        """The classes as which a mapping may be read: one, but for the base of a family."""
+        return (cls,)
 
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown_options(cls, raw: Any) -> Any:
+        raw = cls.spelled_out(raw)
         if isinstance(raw, Mapping):
             for key in raw:
                 if key not in cls.model_fields:
@@ -153,6 +173,15 @@ def _allowed_fields(model: type[BaseModel], path: tuple[int | str, ...]) -> list
         candidates = following or candidates
     names = dict.fromkeys(name for c in candidates for name in c.model_fields)
     return list(names) if len(candidates) <= 2 else []
+
+
+def configs_of_option(config: type[StrictConfig], option: str) -> list[type[StrictConfig]]:
+    """The configs that an option may hold: none for a plain value, several for a union."""
+    fields = [
+        each.model_fields[option] for each in config.alternatives() if option in each.model_fields
+    ]
+    found = [model for field in fields for model in _models_in(field.annotation)]
+    return [each for each in dict.fromkeys(found) if issubclass(each, StrictConfig)]
 
 
 def _models_in(annotation: Any) -> list[Any]:

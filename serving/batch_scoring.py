@@ -31,7 +31,7 @@ from pipeline.step_directory import write_atomically
 from pipeline.transform.raw_rows import raw_matrices
 
 if TYPE_CHECKING:
-    from serving.server.servable import Servable
+    from serving.loader.model_session import ModelSession
 
 __all__ = ["BATCH_SIZE", "OutputFormat", "ScorePlan", "check_reject_rate", "run_scoring"]
 
@@ -85,7 +85,7 @@ def run_scoring(
     """Scores every block into `plan.staging`: parts and rejects.
 
     Args:
-        plan: see there.
+        plan: what travels to every worker.
         blocks: of the input files.
         beam_options: Beam's own.
         progress: called with ("score", directory of marks, number of blocks).
@@ -136,8 +136,8 @@ class ScoreBlock(beam.DoFn):
             num_rows += batch.num_rows
             rejects += batch.rejects
             if len(batch.row):
-                model = _servable(plan.export_dir, plan.fingerprint)
-                answer = model.predict_arrays("compact", batch.inputs, ["logit", "probability"])
+                model = _model(plan.export_dir, plan.fingerprint)
+                answer = model.ask("compact", batch.inputs, ["logit", "probability"])
                 rows.append(batch.row)
                 scores.append(np.stack([answer["logit"], answer["probability"]], axis=1))
         path = os.path.join(plan.staging, "spill", f"{block.index:06d}.npz")
@@ -163,12 +163,12 @@ class ScoreBlock(beam.DoFn):
 
 
 @functools.lru_cache(maxsize=1)
-def _servable(export_dir: str, fingerprint: str) -> Servable:
+def _model(export_dir: str, fingerprint: str) -> ModelSession:
     """One loaded model a process; the fingerprint tells apart what a directory held at two times."""
-    from serving.server.servable import Servable
+    from serving.loader.model_session import ModelSession
 
     del fingerprint
-    return Servable("score", 1, export_dir)
+    return ModelSession(export_dir)
 
 
 @dataclasses.dataclass(frozen=True)

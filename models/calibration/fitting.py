@@ -13,7 +13,7 @@ from models import metrics
 from models.calibration.correction import LossCorrection
 from models.calibration.residual import Calibration, IdentityCalibrator, Residual
 from models.calibration.residual_fits import CannotFitError, fit_isotonic, fit_platt
-from models.metrics.rows import Array, checked_rows
+from models.metrics.checked_arrays import Array, checked_rows
 from pipeline.errors import ConfigError, DataError
 
 __all__ = ["CalibrationReport", "fit_calibration"]

@@ -10,7 +10,7 @@ import tensorflow as tf
 from scipy.special import expit, logit
 
 from models.calibration.residual import IsotonicCalibrator, PlattCalibrator
-from models.metrics.rows import Array
+from models.metrics.checked_arrays import Array
 
 __all__ = ["CannotFitError", "fit_isotonic", "fit_platt"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -35,14 +35,10 @@ class CompressionConfig(StrictConfig):
     """
 
     label: ClassVar[str] = "model.embedding.compression"
+    shorthand: ClassVar[str | None] = "kind"
     kind: Literal["none", "hash", "quotient_remainder"] = "none"
     above: int = Field(_ABOVE, ge=8)
     rows: int = Field(_ROWS, ge=4)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_string(cls, raw: Any) -> Any:
-        return {"kind": raw} if isinstance(raw, str) else raw
 
     @model_validator(mode="after")
     def _refuse_what_saves_nothing(self) -> CompressionConfig:

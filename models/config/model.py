@@ -147,6 +147,6 @@ def parse_model_config(raw: Mapping[str, Any] | str | ModelConfig) -> ModelConfi
             "Write model: {name: dcn_v2, norm: layer}.",
         )
     try:
-        return ModelConfig.model_validate({"name": raw} if isinstance(raw, str) else raw)
+        return ModelConfig.model_validate(ModelConfig.spelled_out(raw))
     except ValidationError as error:
         raise config_error(error, ModelConfig.label) from None

@@ -30,25 +30,27 @@ _LOSS_KINDS = ("bce", "pos_weight", "focal")
 _WITHOUT_ACCUMULATOR = ("lazy_adam", "adam")
 
 
-class BinaryCrossEntropyConfig(StrictConfig):
+class _Loss(StrictConfig):
+    label: ClassVar[str] = "train.loss"
+    shorthand: ClassVar[str | None] = "kind"
+
+
+class BinaryCrossEntropyConfig(_Loss):
     """Plain log loss: logits are log odds."""
 
-    label: ClassVar[str] = "train.loss"
     kind: Literal["bce"] = "bce"
 
 
-class PosWeightConfig(StrictConfig):
+class PosWeightConfig(_Loss):
     """Clicks weigh `pos_weight` times; "balanced" is (1 - rate) / rate of the training rows."""
 
-    label: ClassVar[str] = "train.loss"
     kind: Literal["pos_weight"] = "pos_weight"
     pos_weight: Annotated[float, Field(gt=0)] | Literal["balanced"] = "balanced"
 
 
-class FocalConfig(StrictConfig):
+class FocalConfig(_Loss):
     """Focal loss (arXiv 1708.02002) with the paper's best alpha and gamma."""
 
-    label: ClassVar[str] = "train.loss"
     kind: Literal["focal"] = "focal"
     alpha: float = Field(0.25, gt=0, lt=1)
     gamma: float = Field(2.0, ge=0, le=10)
@@ -203,7 +205,7 @@ class TrainConfig(StrictConfig):
     @field_validator("loss", mode="before")
     @classmethod
     def _name_the_loss(cls, raw: Any) -> Any:
-        raw = {"kind": raw} if isinstance(raw, str) else raw
+        raw = _Loss.spelled_out(raw)
         if isinstance(raw, Mapping):
             kind = raw.get("kind", "bce")
             if kind not in _LOSS_KINDS:

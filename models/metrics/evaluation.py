@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
+from models.metrics.checked_arrays import Array, checked_rows, ratio
 from models.metrics.intervals import auc_interval, bootstrap_intervals
 from models.metrics.probability import (
     calibration_ratio,
@@ -20,7 +21,6 @@ from models.metrics.probability import (
 )
 from models.metrics.ranking import auc, average_precision
 from models.metrics.ranking_intervals import ranking_intervals
-from models.metrics.rows import Array, checked_rows, ratio
 from pipeline.errors import ConfigError, DataError
 
 __all__ = ["MISSING", "REST", "evaluate"]

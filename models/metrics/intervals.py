@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri, xlog1py, xlogy
 
-from models.metrics.rows import Array, checked_rows, loss_terms
+from models.metrics.checked_arrays import Array, checked_rows, loss_terms
 from pipeline.errors import ConfigError
 
 __all__ = [

@@ -12,8 +12,8 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
+from models.metrics.checked_arrays import Array, dot, loss_terms, ratio
 from models.metrics.ranking import average_precision
-from models.metrics.rows import Array, dot, loss_terms, ratio
 from pipeline.errors import ConfigError
 
 __all__ = [
@@ -102,8 +102,7 @@ def toss_metric(
 ) -> float:
     """The metric of the Toss NEXT ML challenge (2025): 0.5 AP + 0.5 / (1 + WLL)."""
     wll = weighted_log_loss(label, logits=logits, probability=probability, weight=weight)
-    score = logits if logits is not None else probability
-    assert score is not None  # weighted_log_loss has refused that
+    (score,) = (each for each in (logits, probability) if each is not None)
     return toss_from(average_precision(label, score, weight), wll)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from models.metrics.rows import Array, checked_rows, ratio
+from models.metrics.checked_arrays import Array, checked_rows, ratio
 
 __all__ = ["auc", "auc_from_groups", "average_precision", "precision_from_groups"]
 

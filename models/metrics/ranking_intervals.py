@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from models.metrics.checked_arrays import checked_rows, loss_terms, ratio
 from models.metrics.intervals import Interval, check_bootstrap, percentile_interval, poisson_table
 from models.metrics.probability import toss_from
 from models.metrics.ranking import precision_from_groups
-from models.metrics.rows import checked_rows, loss_terms, ratio
 
 __all__ = ["ranking_intervals"]
 

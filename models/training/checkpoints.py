@@ -22,11 +22,11 @@ from typing import Any
 import tensorflow as tf
 
 from pipeline.errors import ConfigError
+from pipeline.step_directory import flush_to_disk
 
 __all__ = ["Checkpoints"]
 
 _LOG = logging.getLogger(__name__)
-_CHUNK_BYTES = 1 << 22
 
 
 class Checkpoints:
@@ -64,10 +64,10 @@ class Checkpoints:
             marker = beside / "_SUCCESS"
             marker.write_text(json.dumps(hashes))
             for file in (*beside.iterdir(), beside):
-                _sync(file)
+                flush_to_disk(file)
             shutil.rmtree(goal, ignore_errors=True)  # a corrupt one of the same step
             os.replace(beside, goal)
-            _sync(self.directory)
+            flush_to_disk(self.directory)
         except OSError as error:
             shutil.rmtree(beside, ignore_errors=True)
             raise ConfigError(
@@ -122,16 +122,5 @@ def _complaint(state: Path) -> str | None:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipeline.errors import ClickparityError, DataError
 from pipeline.preprocessing.config import PreprocessConfig
 from pipeline.preprocessing.encode_pass import ShardResult
+from pipeline.preprocessing.row_fates import RowFates
 from pipeline.records.data_directory import SPLITS
 from pipeline.statistics.feature_statistics import PartialStatistics
 
@@ -47,7 +46,7 @@ def check_rejects(partial: PartialStatistics, config: PreprocessConfig, staging:
 def summarise(
     files: Sequence[Any],
     partial: PartialStatistics,
-    fates: np.ndarray,
+    fates: RowFates,
     results: list[ShardResult],
     config: PreprocessConfig,
     transform_fingerprint: str,
@@ -55,8 +54,8 @@ def summarise(
     """Where every input row went; raises when the sum does not come out."""
     # Sums of floats: always in the same order.
     results = sorted(results, key=lambda r: (r.split, r.shard))
-    train, validation, test, dropped, read = (int(n) for n in fates)
-    accounted = train + validation + test + dropped + partial.rejected_rows
+    kept, read = fates.by_split, fates.read
+    accounted = sum(kept) + fates.dropped + partial.rejected_rows
     written = {i: sum(r.rows for r in results if r.split == i) for i in range(3)}
     if accounted != read or read != partial.input_rows:
         raise ClickparityError(
@@ -69,7 +68,7 @@ def summarise(
         mine = [r for r in results if r.split == i]
         weight = sum(r.weight for r in mine)
         splits[name] = {
-            "input_rows": (train, validation, test)[i],
+            "input_rows": kept[i],
             "rows": written[i],
             "shards": len(mine),
             "weight": weight,
@@ -81,7 +80,7 @@ def summarise(
         "input_rows": read,
         "rejected_rows": partial.rejected_rows,
         "reject_reasons": dict(_by_count(partial)[:20]),
-        "dropped_by_sampling": dropped,
+        "dropped_by_sampling": fates.dropped,
         "splits": splits,
         "negative_keep_rate": config.negative_keep_rate,
         "layout": config.layout,

@@ -18,11 +18,13 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
+from pipeline.errors import ClickparityError
 from pipeline.preprocessing.config import PreprocessConfig
 from pipeline.preprocessing.parsed_rows import ParsedRows
 from pipeline.preprocessing.row_fates import (
     PARITY,
     SHUFFLE,
+    RowFates,
     SplitTimes,
     assign_splits,
     examples_of,
@@ -96,7 +98,12 @@ def _transform(staging: str, schema: FeatureSchema, fingerprint: str) -> Feature
     from pipeline.transform.feature_transform import FeatureTransform
 
     transform = FeatureTransform(schema, FeatureStatistics.load(Path(staging) / "statistics"))
-    assert transform.spec.fingerprint == fingerprint
+    if transform.spec.fingerprint != fingerprint:
+        raise ClickparityError(
+            "a worker must encode by the statistics that the job was planned with",
+            f"fingerprint {transform.spec.fingerprint} in {staging}, {fingerprint} planned",
+            "Start again; every worker must see the same output directory.",
+        )
     return transform
 
 
@@ -110,15 +117,15 @@ class EncodeRows(beam.DoFn):
         """Takes a block's parsed rows, encodes and spills them."""
         plan, schema = self._plan, self._plan.schema
         transform = _transform(plan.staging, schema, plan.spec.fingerprint)
-        fate = np.zeros(5, np.int64)  # rows: train, validation, test, dropped, input
+        fates = RowFates()
         parsed = ParsedRows(plan.staging, schema)
         for number, chunk in enumerate(parsed.chunks(block)):
-            rows, split, shard, counts = _encode_chunk(chunk, block, plan, transform)
-            fate += counts
+            rows, split, shard, counted = _encode_chunk(chunk, block, plan, transform)
+            fates += counted
             yield from self._spill(rows, split, shard, block.index, number)
         parsed.forget(block)
-        yield beam.pvalue.TaggedOutput("count", fate)
-        (Path(plan.staging) / "progress" / f"encode-{block.index}-{fate[4]}").touch()
+        yield beam.pvalue.TaggedOutput("count", fates)
+        (Path(plan.staging) / "progress" / f"encode-{block.index}-{fates.read}").touch()
 
     def _spill(
         self, rows: np.ndarray, split: np.ndarray, shard: np.ndarray, block: int, number: int
@@ -139,8 +146,8 @@ class EncodeRows(beam.DoFn):
 
 def _encode_chunk(
     chunk: Chunk, block: Block, plan: EncodePlan, transform: FeatureTransform
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """A chunk -> (rows int32 [n, row_words], split [n], shard [n], fate of the input rows [5])."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, RowFates]:
+    """A chunk -> (rows int32 [n, row_words], split [n], shard [n], fates of its input rows)."""
     from pipeline.records.packed import RowLayout
 
     schema, config, table = plan.schema, plan.config, chunk.table
@@ -151,14 +158,13 @@ def _encode_chunk(
         examples, chunk, block.index, split, seed=config.seed, keep_rate=config.negative_keep_rate
     )
     index = examples.index[kept]
-    fate = np.zeros(5, np.int64)
     alive = np.zeros(table.num_rows, bool)
     alive[index] = True
-    fate[:3] = np.bincount(split[alive], minlength=3)
-    fate[3], fate[4] = int((~alive).sum()), chunk.num_rows
+    train, validation, test = np.bincount(split[alive], minlength=len(SPLITS)).tolist()
+    fates = RowFates(train, validation, test, int((~alive).sum()), chunk.num_rows)
     if not table.num_rows:
         empty = np.zeros(0, np.int64)
-        return np.zeros((0, layout.row_words), np.int32), empty, empty, fate
+        return np.zeros((0, layout.row_words), np.int32), empty, empty, fates
     encoded = transform.encode_table(table)
     encoded["carry"] = number_matrix(table, schema.carry)
     if len(index) != table.num_rows or not np.array_equal(index, np.arange(table.num_rows)):
@@ -174,7 +180,7 @@ def _encode_chunk(
         name = f"{block.index:06d}-{int(chunk.row[0]):010d}"
         raw = decode_columns(table.take(pa.array(index[chosen])))
         keep_sample(Path(plan.staging), name, raw, rows[chosen])
-    return rows, row_split, shard, fate
+    return rows, row_split, shard, fates
 
 
 def _gathered(pieces: list[Piece], width: int) -> np.ndarray:

@@ -9,12 +9,11 @@ import contextlib
 import json
 import pickle
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-import numpy as np
 
 from pipeline.beam.job import run_job
 from pipeline.paths import expand_inputs
@@ -22,7 +21,7 @@ from pipeline.preprocessing.accounting import check_rejects, summarise
 from pipeline.preprocessing.config import PreprocessConfig, data_fingerprint
 from pipeline.preprocessing.count_pass import CountRows, MergePartials, write_pickle
 from pipeline.preprocessing.encode_pass import EncodePlan, EncodeRows, ShardResult, WriteShard
-from pipeline.preprocessing.row_fates import SplitTimes
+from pipeline.preprocessing.row_fates import RowFates, SplitTimes
 from pipeline.preprocessing.split_times import minutes_of, split_times, time_alone
 from pipeline.preprocessing.statistics_assembly import assemble_statistics, base_vocabularies
 from pipeline.preprocessing.vocabulary_pass import build_vocabularies
@@ -117,18 +116,19 @@ class _Job:
     def split_times(self) -> SplitTimes | None:
         """Thresholds of a split by time, to the minute, from a pass over the time column alone."""
         schema = self.schema
-        if schema.split.by != "time":
+        time = schema.time
+        if schema.split.by != "time" or time is None:
             return None
-        narrow = time_alone(schema)
+        narrow = time_alone(schema, time)
         path, marks = str(self.staging / "minutes.pickle"), str(self.staging / "progress")
 
         def build(blocks: beam.PCollection) -> None:
-            minutes = blocks | "Minutes" >> beam.FlatMap(minutes_of, narrow, marks)
+            minutes = blocks | "Minutes" >> beam.FlatMap(minutes_of, narrow, time, marks)
             summed = minutes | "SumMinutes" >> beam.CombinePerKey(sum)
             _save(summed | "All" >> beam.combiners.ToList(), path)
 
         self._run("times", build)
-        return split_times(sorted(_load(path)), schema.split)
+        return split_times(sorted(_load(path)), schema.split, time)
 
     # --------------------------------------------------------------- statistics
 
@@ -189,7 +189,7 @@ class _Job:
             encoded = blocks | "Encode" >> beam.ParDo(EncodeRows(plan)).with_outputs(
                 "count", main="pieces"
             )
-            fates = encoded.count | "SumFates" >> beam.CombineGlobally(_sum_arrays)
+            fates = encoded.count | "SumFates" >> beam.CombineGlobally(_sum_fates)
             fates | "SaveFates" >> beam.Map(write_pickle, fates_path)
             everyone = [(i, s) for i, n in enumerate(plan.num_shards) for s in range(n)]
             shards = {"pieces": encoded.pieces}
@@ -217,8 +217,8 @@ class _Job:
 # ------------------------------------------------------------------------------------- parts of the job
 
 
-def _sum_arrays(arrays: Any) -> Any:
-    return sum(arrays, np.zeros(5, np.int64))
+def _sum_fates(fates: Iterable[RowFates]) -> RowFates:
+    return sum(fates, RowFates())
 
 
 def _sizes(staging: Path) -> dict[str, int]:

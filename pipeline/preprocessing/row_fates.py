@@ -14,21 +14,42 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.records.data_directory import SPLITS
-from pipeline.schema import FeatureSchema
+from pipeline.schema import FeatureSchema, TimeSpec
 from pipeline.sources.columns import as_float32, parse_time
 from pipeline.sources.reading import Chunk
 
-__all__ = ["Examples", "SplitTimes", "assign_splits", "examples_of", "row_uniform"]
+__all__ = ["Examples", "RowFates", "SplitTimes", "assign_splits", "examples_of", "row_uniform"]
 
 _SPLIT, _SAMPLING, SHUFFLE, PARITY = 1, 2, 3, 4  # independent streams of the hash
 
 
 @dataclasses.dataclass(frozen=True)
 class SplitTimes:
-    """Seconds since 1970 from which on rows are validation, and test."""
+    """A split by time: where the time is, and from which second since 1970 rows are validation, and test."""
 
+    time: TimeSpec
     validation: int
     test: int
+
+
+@dataclasses.dataclass(frozen=True)
+class RowFates:
+    """Numbers of input rows: kept for a split, dropped by sampling, read at all (with the rejects)."""
+
+    train: int = 0
+    validation: int = 0
+    test: int = 0
+    dropped: int = 0
+    read: int = 0
+
+    @property
+    def by_split(self) -> tuple[int, int, int]:
+        """The rows kept, in the order of `SPLITS`."""
+        return self.train, self.validation, self.test
+
+    def __add__(self, other: RowFates) -> RowFates:
+        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+        return RowFates(*(one + another for one, another in pairs))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,10 +96,8 @@ def assign_splits(
     if split.by == "column":
         names = pa.array([s.encode() for s in SPLITS])
         return np.asarray(pc.index_in(table[split.column], value_set=names)).astype(np.int8)
-    if split.by == "time":
-        assert schema.time is not None
-        assert times is not None
-        seconds = np.asarray(parse_time(table[schema.time.column], schema.time.format))
+    if times is not None:
+        seconds = np.asarray(parse_time(table[times.time.column], times.time.format))
         return (seconds >= times.validation).astype(np.int8) + (seconds >= times.test).astype(
             np.int8
         )

@@ -16,10 +16,11 @@ from pipeline.schema.features import (
     SequenceColumn,
     VocabularyFeature,
     feature_columns,
+    vocabulary_features,
     vocabulary_owner,
 )
 from pipeline.schema.formats import CsvFormat, ExamplesFormat, JsonLinesFormat, ParquetFormat
-from pipeline.schema.rows import LabelSpec, SplitSpec, TimeSpec
+from pipeline.schema.label_time_split import LabelSpec, SplitSpec, TimeSpec
 from pipeline.schema.schema import FeatureSchema
 from pipeline.strict_config import explain_validation_error
 
@@ -43,5 +44,6 @@ __all__ = [
     "VocabularyFeature",
     "explain_validation_error",
     "feature_columns",
+    "vocabulary_features",
     "vocabulary_owner",
 ]

@@ -19,7 +19,7 @@ from pipeline.schema.features import (
     feature_columns,
 )
 from pipeline.schema.formats import CsvFormat, FileFormat, Frozen, expand_range
-from pipeline.schema.rows import LabelSpec, SplitSpec, TimeSpec
+from pipeline.schema.label_time_split import LabelSpec, SplitSpec, TimeSpec
 
 __all__ = ["SchemaDefinition"]
 

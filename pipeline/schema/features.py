@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -22,6 +23,7 @@ __all__ = [
     "VocabularyFeature",
     "encoded_names",
     "feature_columns",
+    "vocabulary_features",
     "vocabulary_owner",
 ]
 
@@ -195,6 +197,11 @@ def vocabulary_owner(feature: VocabularyFeature) -> str:
     """The feature whose vocabulary (and so whose embedding rows) this feature uses."""
     shared = feature.vocabulary_of if isinstance(feature, SequenceColumn) else None
     return shared or feature.name
+
+
+def vocabulary_features(features: Iterable[Any]) -> dict[str, VocabularyFeature]:
+    """By name, those of the features that may have a vocabulary."""
+    return {f.name: f for f in features if isinstance(f, VocabularyFeature)}
 
 
 def encoded_names(feature: Any) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from pipeline.errors import ConfigError
 from pipeline.schema.definition import SchemaDefinition
 from pipeline.schema.features import feature_columns
-from pipeline.schema.rows import LabelSpec, SplitSpec
+from pipeline.schema.label_time_split import LabelSpec, SplitSpec
 from pipeline.strict_config import explain_validation_error
 
 __all__ = ["FeatureSchema"]

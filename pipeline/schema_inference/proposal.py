@@ -176,10 +176,9 @@ def _follows(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def _range_of(run: list[dict[str, Any]]) -> str:
-    first, last = (re.fullmatch(r"(.*?)(\d+)", run[i]["name"]) for i in (0, -1))
-    assert first is not None
-    assert last is not None
-    return f"{first[1]}{{{first[2]}..{last[2]}}}"
+    first, last = run[0]["name"], run[-1]["name"]
+    stem = re.sub(r"\d+\Z", "", first)
+    return f"{stem}{{{first[len(stem) :]}..{last[len(stem) :]}}}"
 
 
 def _grouped(

@@ -51,10 +51,6 @@ def plan_blocks(
         DataError: every file is empty, or one cannot be read as its format.
     """
     files = expand_inputs(patterns)
-    if not any(f.size for f in files):
-        raise DataError(
-            "the input must have rows", f"{len(files)} empty file(s), {files[0].path} first"
-        )
     blocks: list[Block] = []
     resolved: FeatureSchema | None = None
     for file in files:
@@ -84,7 +80,10 @@ def plan_blocks(
         in_text = columns if isinstance(schema.source, CsvFormat) else ()
         for start, end in pieces:
             blocks.append(Block(len(blocks), file.path, start, end, tuple(in_text), gzipped))
-    assert resolved is not None
+    if resolved is None:
+        raise DataError(
+            "the input must have rows", f"{len(files)} empty file(s), {files[0].path} first"
+        )
     return InputPlan(resolved, tuple(files), tuple(blocks))
 
 

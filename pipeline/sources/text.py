@@ -34,7 +34,9 @@ def read_text(
     """The rows of a block of CSV or JSON Lines, a chunk at a time; see `read_block`."""
     source = schema.source
     quote = source.quote if isinstance(source, CsvFormat) and source.newlines_in_values else None
-    parse = csv_parser(block, schema) if isinstance(source, CsvFormat) else json_parser(schema)
+    parse = (
+        csv_parser(block, schema, source) if isinstance(source, CsvFormat) else json_parser(schema)
+    )
     for offset, data in _chunks(block, quote, chunk_bytes):
         parser = _ChunkParser(block.path, offset, data, quote, parse, max_line_bytes)
         if parser.num_rows:

@@ -24,10 +24,8 @@ Parser = Callable[[bytes, int], pa.Table]
 pyarrow.ArrowException when any row is bad."""
 
 
-def csv_parser(block: Block, schema: FeatureSchema) -> Parser:
-    """A parser of delimited text with the columns of `block`."""
-    source = schema.source
-    assert isinstance(source, CsvFormat)
+def csv_parser(block: Block, schema: FeatureSchema, source: CsvFormat) -> Parser:
+    """A parser of delimited text with the columns of `block`; `source` is the schema's."""
     numbers = set(schema.number_columns)
     types = {c: pa.float64() if c in numbers else pa.binary() for c in schema.columns}
     convert = pa.csv.ConvertOptions(

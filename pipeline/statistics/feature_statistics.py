@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import ConfigError
-from pipeline.schema import FeatureSchema, NumericFeature, VocabularyFeature
+from pipeline.schema import FeatureSchema, NumericFeature, vocabulary_features
 from pipeline.statistics.numeric import Histogram, NumericStatistics, prepare_numeric
 from pipeline.statistics.vocabulary import Vocabulary, read_vocabulary, write_vocabulary
 
@@ -109,7 +109,7 @@ class FeatureStatistics:
             for f in schema.features
             if isinstance(f, NumericFeature)
         }
-        owners = {f.name: f for f in schema.features if isinstance(f, VocabularyFeature)}
+        owners = vocabulary_features(schema.features)
         text = {
             name: {
                 "present": partial.present[name],

@@ -151,7 +151,10 @@ class SequenceLog(SyntheticLog):
         return SequenceBlock(**{**fields, "logits": logits}, ads=ads)
 
     def _columns(self, block: Block) -> dict[str, pa.Array]:
-        assert isinstance(block, SequenceBlock)
+        if not isinstance(block, SequenceBlock):
+            raise TypeError(
+                f"a SequenceLog must be given its own blocks; got {type(block).__name__}"
+            )
         values, topic_of_ad = world().values, world().child_of[TOPIC]
         columns = super()._columns(block)
         for name, (offsets, ads) in block.ads.items():

@@ -31,8 +31,8 @@ from pipeline.schema import (
     ImageColumn,
     NumericFeature,
     SequenceColumn,
-    VocabularyFeature,
     feature_columns,
+    vocabulary_features,
     vocabulary_owner,
 )
 from pipeline.sources.columns import code_columns
@@ -87,11 +87,10 @@ class FeatureTransform(tf.Module):
     def _build_table(self, statistics: FeatureStatistics) -> None:
         """One table for every vocabulary, and the constants per id column."""
         owners = [vocabulary_owner(f) for f in (*self._singles, *self._sequences)]
-        by_name = {f.name: f for f in self.schema.features}
+        features = vocabulary_features(self.schema.features)
         values, buckets = {}, {}
         for name in dict.fromkeys(owners):
-            owner = by_name[name]
-            assert isinstance(owner, VocabularyFeature)
+            owner = features[name]
             buckets[name] = owner.num_oov_buckets
             kept = statistics.vocabularies[name].values if owner.max_vocab_size else None
             values[name] = pa.array([], pa.binary()) if kept is None else kept
@@ -142,8 +141,8 @@ class FeatureTransform(tf.Module):
         """
         encoded = self._encode_columns(numbers, texts, self.schema.input_texts)
         for image in self._images:
-            assert images is not None
-            encoded[f"image/{image.name}"] = decode_images(images[image.column], image)
+            contents = (images or {})[image.column]
+            encoded[f"image/{image.name}"] = decode_images(contents, image)
         return encoded
 
     def _encode_columns(

@@ -15,6 +15,7 @@ from pipeline.schema import (
     NumericFeature,
     SequenceColumn,
     VocabularyFeature,
+    vocabulary_features,
     vocabulary_owner,
 )
 from pipeline.schema.time_format import PART_SIZES
@@ -35,13 +36,12 @@ def encoded_spec(schema: FeatureSchema, statistics: FeatureStatistics | None) ->
     numeric = [
         f for f in schema.features if isinstance(f, NumericFeature) and not f.quantile_buckets
     ]
-    by_name = {f.name: f for f in schema.features}
+    owners = vocabulary_features(schema.features)
     categorical: list[IdFeature] = []
     sequences: list[SequenceFeature] = []
 
     def vocab_size(feature: VocabularyFeature) -> int:
-        owner = by_name[vocabulary_owner(feature)]
-        assert isinstance(owner, VocabularyFeature)
+        owner = owners[vocabulary_owner(feature)]
         kept: Sized = ()
         if statistics is not None and owner.max_vocab_size:
             kept = statistics.vocabularies[owner.name].values

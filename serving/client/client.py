@@ -97,7 +97,7 @@ class PredictClient:
 
     @property
     def input_dtypes(self) -> dict[str, np.dtype]:
-        """The signature's inputs and their dtypes (object for strings), as the model tells them.
+        """The signature's inputs and their dtypes (object for strings), as the model states them.
 
         Raises:
             ConfigError: no such model, version or signature.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import abc
 import base64
-import http.client
+import contextlib
 import json
-import threading
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import grpc
 import numpy as np
+import urllib3
 from google.protobuf import json_format
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import (
@@ -20,6 +20,7 @@ from tensorflow_serving.apis import (
     predict_pb2,
     prediction_service_pb2_grpc,
 )
+from urllib3.exceptions import HTTPError, NewConnectionError, TimeoutError
 
 from serving.wire.tensors import numpy_dtype, parse_tensor, tensor_proto
 
@@ -27,8 +28,7 @@ __all__ = ["CallError", "GrpcTransport", "RestTransport", "Transport", "Unavaila
 
 Signatures = Mapping[str, meta_graph_pb2.SignatureDef]
 
-_CONNECTION_ERRORS = (ConnectionError, http.client.HTTPException)
-"""Refused, reset, closed between requests. Predict changes nothing: it may be sent again."""
+_KEPT_CONNECTIONS = 64  # more threads than that at once open connections that are not kept
 
 
 class CallError(Exception):
@@ -153,24 +153,23 @@ class GrpcTransport(Transport):
 
 
 class RestTransport(Transport):
-    """The REST API, column form, over one kept-alive connection a thread."""
+    """The REST API, column form, over connections that are kept alive."""
 
     def __init__(self, address: str, name: str, version: int | None) -> None:
         super().__init__(address, name, version)
         self._path = f"/v1/models/{urllib.parse.quote(name, safe='')}"
         if version is not None:
             self._path += f"/versions/{version}"
-        self._of_thread = threading.local()
-        self._lock = threading.Lock()
-        self._all: list[http.client.HTTPConnection] = []
+        host, _, port = address.rpartition(":")
+        self._pool = urllib3.HTTPConnectionPool(host, int(port), maxsize=_KEPT_CONNECTIONS)
 
     def signatures(self, timeout_s: float) -> Signatures:
         """GET .../metadata."""
-        document = self._exchange("GET", self._path + "/metadata", None, timeout_s)
+        text = self._exchange("GET", self._path + "/metadata", timeout_s)
         signatures = get_model_metadata_pb2.SignatureDefMap()
-        json_format.ParseDict(
-            document["metadata"]["signature_def"], signatures, ignore_unknown_fields=True
-        )
+        with _as_tf_serving_answers():
+            found = json.loads(text)["metadata"]["signature_def"]
+            json_format.ParseDict(found, signatures, ignore_unknown_fields=True)
         return dict(signatures.signature_def)
 
     def predict(
@@ -185,54 +184,37 @@ class RestTransport(Transport):
             "signature_name": signature_name,
             "inputs": {name: _json_values(array.tolist()) for name, array in inputs.items()},
         }
-        document = self._exchange("POST", self._path + ":predict", body, timeout_s)
-        answer = document["outputs"]
-        if len(signature.outputs) == 1:  # one output comes without its name
-            answer = {next(iter(signature.outputs)): answer}
-        return {
-            name: _nested_array(values, numpy_dtype(signature.outputs[name].dtype))
-            for name, values in answer.items()
-        }
+        text = self._exchange("POST", self._path + ":predict", timeout_s, body)
+        with _as_tf_serving_answers():
+            answer = json.loads(text)["outputs"]
+            if len(signature.outputs) == 1:  # one output comes without its name
+                answer = {next(iter(signature.outputs)): answer}
+            return {
+                name: _nested_array(values, numpy_dtype(signature.outputs[name].dtype))
+                for name, values in answer.items()
+            }
 
     def close(self) -> None:
-        """Closes every thread's connection."""
-        with self._lock:
-            for connection in self._all:
-                connection.close()
-            self._all.clear()
+        """Closes the kept connections."""
+        self._pool.close()
 
-    def _connection(self, timeout_s: float) -> http.client.HTTPConnection:
-        connection: http.client.HTTPConnection | None
-        connection = getattr(self._of_thread, "connection", None)
-        if connection is None:
-            connection = http.client.HTTPConnection(self.address)
-            self._of_thread.connection = connection
-            with self._lock:
-                self._all.append(connection)
-        connection.timeout = timeout_s
-        if connection.sock is not None:
-            connection.sock.settimeout(timeout_s)
-        return connection
-
-    def _exchange(self, method: str, path: str, body: object, timeout_s: float) -> dict:
-        connection = self._connection(timeout_s)
-        payload = None if body is None else json.dumps(body).encode()
+    def _exchange(self, method: str, path: str, timeout_s: float, body: object = None) -> str:
+        timeout = urllib3.Timeout(total=timeout_s)
         try:
-            connection.request(method, path, payload, {"Content-Type": "application/json"})
-            response = connection.getresponse()
-            text = response.read().decode("utf-8", "surrogateescape")
-        except TimeoutError:
-            connection.close()
-            raise CallError(
-                grpc.StatusCode.DEADLINE_EXCEEDED, f"no answer within {timeout_s:.3g} s"
-            ) from None
-        except (*_CONNECTION_ERRORS, OSError) as error:  # OSError: no such host, no route
-            connection.close()
-            raise UnavailableError(str(error) or type(error).__name__) from None
+            response = self._pool.request(
+                method, path, json=body, timeout=timeout, retries=False, redirect=False
+            )
+        except HTTPError as error:
+            # urllib3 counts a refused connection among its timeouts.
+            if isinstance(error, TimeoutError) and not isinstance(error, NewConnectionError):
+                raise CallError(
+                    grpc.StatusCode.DEADLINE_EXCEEDED, f"no answer within {timeout_s:.3g} s"
+                ) from None
+            # Predict changes nothing: it may be sent again, also where the connection broke late.
+            raise UnavailableError(str(error.__cause__ or error.args[-1])) from None
+        text = response.data.decode("utf-8", "surrogateescape")
         if response.status == 200:
-            document = json.loads(text)
-            assert isinstance(document, dict)
-            return document
+            return text
         try:
             message = str(json.loads(text)["error"])
         except (ValueError, KeyError, TypeError):
@@ -240,6 +222,18 @@ class RestTransport(Transport):
         if response.status == 503:
             raise UnavailableError(message)
         raise CallError(_CODES.get(response.status, grpc.StatusCode.UNKNOWN), message)
+
+
+@contextlib.contextmanager
+def _as_tf_serving_answers() -> Iterator[None]:
+    """Something else may listen on the port, and answer 200 with whatever it likes."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, json_format.ParseError) as error:
+        raise CallError(
+            grpc.StatusCode.INTERNAL,
+            f"the answer is not that of a model server ({type(error).__name__}: {error})",
+        ) from None
 
 
 _CODES = {
@@ -277,23 +271,13 @@ def _json_values(value: object) -> object:
 def _nested_array(values: object, dtype: np.dtype | None) -> np.ndarray:
     if dtype is None or dtype.kind != "O":
         return np.array(values, dtype=dtype)
-    shape: list[int] = []
-    level = values
-    while isinstance(level, list):
-        shape.append(len(level))
-        level = level[0] if level else None
-    flat: list[bytes] = []
-    _flatten(values, flat)
-    array = np.empty(len(flat), dtype=object)
-    array[:] = flat
-    return array.reshape(shape)
+    texts = np.array(values, dtype=object)
+    array = np.empty(texts.size, dtype=object)
+    array[:] = [_text_bytes(text) for text in texts.ravel().tolist()]
+    return array.reshape(texts.shape)
 
 
-def _flatten(value: object, flat: list[bytes]) -> None:
-    if isinstance(value, list):
-        for element in value:
-            _flatten(element, flat)
-    elif isinstance(value, dict):
-        flat.append(base64.b64decode(value["b64"]))
-    else:
-        flat.append(str(value).encode("utf-8", "surrogateescape"))
+def _text_bytes(value: object) -> bytes:
+    if isinstance(value, dict):
+        return base64.b64decode(value["b64"])
+    return str(value).encode("utf-8", "surrogateescape")

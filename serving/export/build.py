@@ -17,7 +17,7 @@ from pipeline.transform.feature_transform import FeatureTransform
 from pipeline.transform.parity_sample import real_rows
 from serving.export.manifest import write_manifest
 from serving.export.signatures import ServingModule
-from serving.export.warmup import ALLOWED_BATCH_SIZES, write_warmup_requests
+from serving.export.warmup_requests import ALLOWED_BATCH_SIZES, write_warmup_requests
 
 __all__ = ["build_export", "data_of", "load_calibration", "serving_module"]
 

@@ -15,8 +15,9 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from pipeline.errors import ConfigError, GateError
 
@@ -35,7 +36,6 @@ MANIFEST_PATH = "assets.extra/manifest.json"
 """Where the manifest lies in an export; `assets.extra` is TF Serving's folder for companions."""
 
 _FORMAT = 1
-_CHUNK_BYTES = 1 << 20
 _EXPORT_AGAIN = "Export again; never edit an export in place."
 
 
@@ -111,11 +111,8 @@ def _seal(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _sha256(stream: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while chunk := stream.read(_CHUNK_BYTES):
-        digest.update(chunk)
-    return digest.hexdigest()
+def _sha256(stream: BufferedReader) -> str:
+    return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def file_sizes(directory: Path) -> dict[str, int]:
@@ -224,7 +221,7 @@ def compare_files(
     manifest: Manifest,
     sizes: Mapping[str, int],
     where: str,
-    open_file: Callable[[str], BinaryIO] | None,
+    open_file: Callable[[str], BufferedReader] | None,
 ) -> None:
     """Compares what is there with what the manifest says.
 
@@ -278,7 +275,7 @@ def verify_manifest(export_dir: str | Path, *, contents: bool = True) -> Manifes
         )
     manifest = parse_manifest((directory / MANIFEST_PATH).read_bytes(), str(directory))
 
-    def open_file(path: str) -> BinaryIO:
+    def open_file(path: str) -> BufferedReader:
         return open(directory / path, "rb")
 
     compare_files(manifest, sizes, str(directory), open_file if contents else None)

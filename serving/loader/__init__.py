@@ -1,1 +1,1 @@
-"""TF Serving's own loading path, from Python and as a small C++ program."""
+"""TF Serving's own loading path: in this process, in one without the project's Python, as a C++ program."""

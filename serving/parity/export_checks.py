@@ -17,9 +17,9 @@ import tensorflow as tf
 from pipeline.records.encoded import model_inputs
 from pipeline.transform.raw_rows import RawRows
 from serving.export.signatures import ServingModule
-from serving.loader.choice import Loader
+from serving.loader.fresh_process import Request, score_in_fresh_process
+from serving.loader.loader_choice import Loader
 from serving.parity.checks import BATCH_SIZES, LOGIT_BAR, Check
-from serving.parity.fresh_process import Request, score_in_fresh_process
 from serving.parity.logits import Encoded, largest_difference, logit_function
 
 __all__ = ["Asked", "ask", "differing_elements", "export_equality", "transform_equality"]

@@ -5,18 +5,42 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["company_figure", "gap_figure", "health_figure", "metric_figure", "named_check"]
+from pipeline.errors import ConfigError
+
+__all__ = [
+    "company_figure",
+    "details_of",
+    "gap_figure",
+    "health_figure",
+    "metric_figure",
+    "named_check",
+]
 
 _COLOURS = {"layer": "#1f77b4", "batch": "#d1495b", "none": "#7a8793"}
 _FADED = "#e8a5ae"
 _FLOOR = 1e-8  # what is smaller is drawn there: the axes are logarithmic
 _SHADES = {"as trained": _COLOURS["batch"], "re-estimated": _FADED}
+_PROVE_AGAIN = "Make it again with `clickparity parity`."
 _SIZES = {"as trained": "moving statistics as trained", "re-estimated": "statistics re-estimated"}
 
 
 def named_check(report: Mapping[str, Any], name: str) -> dict[str, Any] | None:
     """A check of a report by its name; None when it was not made."""
     return next((c for c in report["checks"] if c["name"] == name), None)
+
+
+def details_of(report: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The figures of a check.
+
+    Raises:
+        ConfigError: the report has no such check.
+    """
+    check = named_check(report, name)
+    if check is None:
+        made = ", ".join(c["name"] for c in report["checks"])
+        raise ConfigError(f"a parity report must hold the check {name!r}", made, _PROVE_AGAIN)
+    details: dict[str, Any] = check["details"]
+    return details
 
 
 def _by_number(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,9 +59,7 @@ def gap_figure(reports: Sequence[dict[str, Any]]) -> Any:
         (axes[1], "batch, trained", "as trained (training mode, weights frozen)"),
     ):
         for report in reports:
-            check = named_check(report, name)
-            assert check is not None
-            by_size = _by_number(check["details"]["by_batch_size"])
+            by_size = _by_number(details_of(report, name)["by_batch_size"])
             sizes = [int(s) for s in by_size]
             values = [max(float(v), _FLOOR) for v in by_size.values()]  # "inf" is text
             colour = _COLOURS.get(report["norm"])
@@ -63,9 +85,7 @@ def company_figure(report: Mapping[str, Any], others: Sequence[Mapping[str, Any]
     """
     from matplotlib.figure import Figure
 
-    check = named_check(report, "batch, company")
-    assert check is not None
-    details = check["details"]
+    details = details_of(report, "batch, company")
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     by_size, by_composition, by_rate = figure.subplots(1, 3, width_ratios=(1, 1.15, 1))
     _by_size_panel(by_size, details)
@@ -124,9 +144,7 @@ def health_figure(report: Mapping[str, Any]) -> Any:
     """Per norm layer, how far the moving statistics are from the hold-out's."""
     from matplotlib.figure import Figure
 
-    check = named_check(report, "norm health")
-    assert check is not None
-    layers = check["details"]["layers"]
+    layers = details_of(report, "norm health")["layers"]
     figure = Figure(figsize=(9, 1.4 + 0.32 * len(layers)), layout="constrained")
     shift, ratio = figure.subplots(1, 2, sharey=True)
     places = list(range(len(layers)))
@@ -150,9 +168,7 @@ def metric_figure(report: Mapping[str, Any]) -> Any:
     """The paired differences with their intervals; a panel a metric, 0 marked."""
     from matplotlib.figure import Figure
 
-    check = named_check(report, "metric")
-    assert check is not None
-    found = check["details"]["differences"]
+    found = details_of(report, "metric")["differences"]
     names = ("auc", "log_loss", "calibration_ratio")
     figure = Figure(figsize=(9, 1.5), layout="constrained")
     for axis, name in zip(figure.subplots(1, len(names)), names, strict=True):

@@ -12,8 +12,8 @@ import numpy as np
 from models.norms.batch import BatchNormConfig
 from models.run_directory import RunDirectory
 from pipeline.errors import ClickparityError
+from serving.loader.child_process import why_failed
 from serving.parity.checks import LOGIT_BAR, Check
-from serving.parity.child_process import why_failed
 from serving.parity.logits import largest_difference
 
 __all__ = ["replica_equality"]

@@ -11,6 +11,7 @@ from typing import Any
 
 from serving.parity.figures import (
     company_figure,
+    details_of,
     gap_figure,
     health_figure,
     metric_figure,
@@ -82,9 +83,7 @@ def _pictures(reports: Sequence[dict[str, Any]]) -> str:
 
 
 def _metric_words(report: dict[str, Any]) -> str:
-    check = named_check(report, "metric")
-    assert check is not None
-    details = check["details"]
+    details = details_of(report, "metric")
     words = [
         f"{name.replace('_', ' ')} {_interval(details['differences'][name])}"
         + ("" if details["differs"].get(name) else " (no difference shown)")
@@ -97,11 +96,10 @@ def _metric_words(report: dict[str, Any]) -> str:
 
 
 def _gain_words(report: dict[str, Any]) -> str:
-    check = named_check(report, "norm health")
-    assert check is not None
-    gain = check["details"]["reestimated_minus_as_trained"]
+    details = details_of(report, "norm health")
+    gain = details["reestimated_minus_as_trained"]
     return (
-        f"<p>Re-estimated on {check['details']['batches']} training batches, the hold-out's log loss "
+        f"<p>Re-estimated on {details['batches']} training batches, the hold-out's log loss "
         f"changes by {_interval(gain['log_loss'])} and its AUC by {_interval(gain['auc'])} "
         f"(95 %); no logit by more than {float(gain['largest_logit_change']):.3g}.</p>"
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from models.run_directory import RunDirectory
 from pipeline.errors import ConfigError, GateError
 from serving.export.manifest import verify_manifest
-from serving.loader.choice import Loader, LoaderUse, find_loader
+from serving.loader.loader_choice import Loader, LoaderUse, find_loader
 
 if TYPE_CHECKING:
     from serving.export.signatures import ServingModule
@@ -86,9 +86,9 @@ def _steps(
     from serving.parity import checks
     from serving.parity.batch_norm import batch_norm_checks
     from serving.parity.export_checks import ask, export_equality, transform_equality
+    from serving.parity.hostile_rows import hostile_rows
     from serving.parity.metric import metric_difference
     from serving.parity.replica import replica_equality
-    from serving.parity.rows import hostile_rows
     from serving.parity.server_check import server_equality
 
     data, model = data_of(run), module.model

@@ -4,7 +4,7 @@ On POSIX the promise is whole: a version appears under its number in one `rename
 and flushed to the disk, or not at all, whenever the publisher is killed. That takes a file system
 whose directory rename is atomic and that has `flock`: local disks, NFS v4, Lustre, CephFS; not a
 bucket mounted as a file system (gcsfuse renames object by object), which is what
-`repository_objects` is for.
+`serving.repository.objects` is for.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pipeline.errors import ClickparityError, ConfigError
+from pipeline.step_directory import flush_to_disk
 from serving.export.manifest import file_sizes
 
 __all__ = ["STAGING_PREFIX", "PosixStorage", "VersionStorage", "busy_error"]
@@ -74,7 +75,7 @@ class VersionStorage(Protocol):
 
 
 def busy_error(location: str, holder: str) -> ClickparityError:
-    """What the loser of two publishers is told; exit code 1, for a retry may help."""
+    """The error of the loser of two publishers; exit code 1, for a retry may help."""
     return ClickparityError(
         f"only one publisher may write to {location} at a time",
         f"{holder}, which is publishing now",
@@ -83,8 +84,8 @@ def busy_error(location: str, holder: str) -> ClickparityError:
 
 
 @contextmanager
-def _told_to_the_operator(location: str) -> Iterator[None]:
-    """Words the faults of a file system that are somebody's to mend."""
+def _worded_for_the_operator(location: str) -> Iterator[None]:
+    """Words the faults of a file system that an operator can fix."""
     try:
         yield
     except OSError as error:
@@ -99,7 +100,7 @@ def _told_to_the_operator(location: str) -> Iterator[None]:
             raise ConfigError(
                 f"{location} must be a directory that this user may write to",
                 f"{error.strerror}: {error.filename}",
-                "Give another --models directory, or mend its owner and mode.",
+                "Give another --models directory, or fix its owner and mode.",
             ) from error
         if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
             raise ConfigError(
@@ -108,14 +109,6 @@ def _told_to_the_operator(location: str) -> Iterator[None]:
                 "Use a local or NFS v4 directory, or the bucket's gs:// address itself.",
             ) from error
         raise
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class PosixStorage:
@@ -137,15 +130,15 @@ class PosixStorage:
         The file stays for ever: deleting a locked file would give the next two publishers
         different files to lock.
         """
-        with _told_to_the_operator(self.location):
+        with _worded_for_the_operator(self.location):
             new = not self._root.exists()
             self._root.mkdir(parents=True, exist_ok=True)
             if new:
-                _sync(self._root.parent)
+                flush_to_disk(self._root.parent)
             descriptor = os.open(self._root / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             try:
-                with _told_to_the_operator(self.location):
+                with _worded_for_the_operator(self.location):
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise busy_error(self.location, _holder(os.pread(descriptor, 4096, 0))) from error
@@ -163,7 +156,7 @@ class PosixStorage:
 
     def children(self) -> list[str]:
         """See `VersionStorage`."""
-        with _told_to_the_operator(self.location):
+        with _worded_for_the_operator(self.location):
             try:
                 return sorted(os.listdir(self._root))
             except FileNotFoundError:
@@ -181,7 +174,7 @@ class PosixStorage:
         """Copies and flushes every file and directory, so that a crash after the rename is safe."""
         staged = f"{STAGING_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}"
         target = self._root / staged
-        with _told_to_the_operator(self.location):
+        with _worded_for_the_operator(self.location):
             folders = {target}
             try:
                 target.mkdir()
@@ -193,9 +186,9 @@ class PosixStorage:
                         copy.write_bytes(overrides[path])
                     else:
                         shutil.copyfile(source / path, copy)
-                    _sync(copy)
+                    flush_to_disk(copy)
                 for folder in folders:
-                    _sync(folder)
+                    flush_to_disk(folder)
             except BaseException:
                 shutil.rmtree(target, ignore_errors=True)
                 raise
@@ -215,18 +208,18 @@ class PosixStorage:
             raise ClickparityError(
                 "a version's number must be free", target, "Publish again: it takes the next one."
             )
-        with _told_to_the_operator(self.location):
+        with _worded_for_the_operator(self.location):
             os.rename(self._root / staged, target)
-            _sync(self._root)
+            flush_to_disk(self._root)
 
     def remove(self, child: str) -> None:
         """Takes the name away first, so that no server ever sees half of a version."""
         doomed = self._root / child
-        with _told_to_the_operator(self.location):
+        with _worded_for_the_operator(self.location):
             if not child.startswith(STAGING_PREFIX):
                 renamed = self._root / f"{STAGING_PREFIX}{child}-{uuid.uuid4().hex[:8]}"
                 os.rename(doomed, renamed)
-                _sync(self._root)
+                flush_to_disk(self._root)
                 doomed = renamed
             if doomed.is_dir():
                 shutil.rmtree(doomed)

@@ -39,8 +39,8 @@ def loads_and_answers(export_dir: Path) -> None:
         GateError: it does not load, does not run, refuses a warm-up request, or answers with
             something else than probabilities.
     """
-    from serving.export.warmup import WARMUP_PATH, read_warmup_requests
-    from serving.parity.fresh_process import score_in_fresh_process
+    from serving.export.warmup_requests import WARMUP_PATH, read_warmup_requests
+    from serving.loader.fresh_process import score_in_fresh_process
 
     manifest = verify_manifest(export_dir)
     missing = ("serving_default", missing_rows(manifest.extra["inputs"], 2))

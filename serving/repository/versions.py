@@ -46,11 +46,6 @@ class PublishedVersion:
     outcome: PublishOutcome
     message: str
 
-    @property
-    def already(self) -> bool:
-        """True when there was nothing to do and nothing was done."""
-        return self.outcome is not PublishOutcome.PUBLISHED
-
 
 @dataclass(frozen=True)
 class VersionInfo:

@@ -20,7 +20,7 @@ from tensorflow_serving.apis import (
 
 from serving.server.metrics import UNKNOWN_MODEL, ServerMetrics
 from serving.server.prediction_api import PredictionApi
-from serving.server.status import ServingError
+from serving.server.status import ServingError, internal
 
 __all__ = ["GrpcService"]
 
@@ -124,24 +124,23 @@ class GrpcService:
                 context.abort(grpc.StatusCode.INTERNAL, "")
             name = request.model_spec.name
             name = name if self._api.repository.is_known(name) else UNKNOWN_MODEL
-            code, message = grpc.StatusCode.OK, ""
-            response: Message | None = None
+            answered: Message | ServingError
             try:
-                response = answer(request)
+                answered = answer(request)
             except ServingError as error:
-                code, message = error.code, error.grpc_message
+                answered = error
             except Exception as error:  # a bug here must not look like the caller's mistake
                 logger.exception("%s failed", api_name or request_class.__name__)
-                code, message = grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}"
+                answered = internal(f"{type(error).__name__}: {error}")
             if api_name is not None:
-                self._metrics.count_request(name, code.name)
-                if response is not None:
+                refused = isinstance(answered, ServingError)
+                self._metrics.count_request(name, answered.code.name if refused else "OK")
+                if not refused:
                     elapsed_us = (time.perf_counter() - started) * 1e6
                     self._metrics.observe_latency(name, api_name, "GRPC", elapsed_us)
-            if response is None:
-                context.abort(code, message)
-            assert response is not None
-            return response
+            if isinstance(answered, ServingError):
+                return context.abort(answered.code, answered.grpc_message)  # which raises
+            return answered
 
         return grpc.unary_unary_rpc_method_handler(
             handle, response_serializer=request_class.SerializeToString

@@ -16,8 +16,8 @@ import time
 import zlib
 from typing import ClassVar
 
-from serving.server.json_responses import error_response
 from serving.server.rest_api import Reply, RestApi
+from serving.server.rest_json.responses import error_response
 
 __all__ = ["HttpServer"]
 

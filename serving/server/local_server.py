@@ -46,7 +46,7 @@ class LocalServer:
     """The embedded server, as a context manager: starts on entry, drains and stops on exit.
 
     On entry the latest version of every model is loaded and warmed up before the ports answer. A
-    version that fails to load is logged and told by GetModelStatus; it does not stop the server.
+    version that fails to load is logged and reported by GetModelStatus; it does not stop the server.
 
     Args:
         models_dir: MODELS_DIR/NAME/<integer>/saved_model.pb; local or gs://. It may still be empty.
@@ -99,14 +99,19 @@ class LocalServer:
     @property
     def grpc_address(self) -> str:
         """Where the gRPC services answer: "host:port"."""
-        assert self._grpc is not None, "the server has not been started"
-        return f"{self._host}:{self._grpc.port}"
+        return self._address(self._grpc)
 
     @property
     def rest_address(self) -> str:
         """Where the REST API answers: "host:port"."""
-        assert self._http is not None, "the server has not been started"
-        return f"{self._host}:{self._http.port}"
+        return self._address(self._http)
+
+    def _address(self, service: GrpcService | HttpServer | None) -> str:
+        if service is None:
+            raise ClickparityError(
+                "the server must be started to have an address", self._models_dir
+            )
+        return f"{self._host}:{service.port}"
 
     def __enter__(self) -> LocalServer:
         self.start()
@@ -221,7 +226,7 @@ def serve(
         ):
             while not stopped.wait(0.2):
                 pass
-            logger.info("told to stop: finishing the requests that run")
+            logger.info("stop requested: finishing the requests that run")
 
 
 def _serve_real(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -104,9 +106,8 @@ class PredictionApi:
         return response
 
 
-def _model_spec(request: object) -> model_pb2.ModelSpec:
-    if not request.HasField("model_spec"):  # type: ignore[attr-defined]
+def _model_spec(request: Any) -> model_pb2.ModelSpec:
+    if not request.HasField("model_spec"):
         raise invalid_argument("Missing ModelSpec")
-    spec = request.model_spec  # type: ignore[attr-defined]
-    assert isinstance(spec, model_pb2.ModelSpec)
+    spec: model_pb2.ModelSpec = request.model_spec
     return spec

@@ -20,7 +20,7 @@ from serving.server.metrics import ServerMetrics
 from serving.server.servable import Servable
 from serving.server.status import not_found
 from serving.server.versions import State, VersionState, list_models, list_versions, status_of
-from serving.server.warmup import replay_warmup
+from serving.server.warmup_replay import replay_warmup
 
 __all__ = ["WatchedModels"]
 

@@ -27,16 +27,16 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from serving.server.json_examples import parse_examples
-from serving.server.json_requests import TensorInfos, parse_predict
-from serving.server.json_responses import (
+from serving.server.metrics import METRICS_PATH, UNKNOWN_MODEL, ServerMetrics
+from serving.server.prediction_api import SIGNATURE_DEF, PredictionApi, version_of
+from serving.server.rest_json.examples import parse_examples
+from serving.server.rest_json.requests import TensorInfos, parse_predict
+from serving.server.rest_json.responses import (
     classify_response,
     error_response,
     predict_response,
     regress_response,
 )
-from serving.server.metrics import METRICS_PATH, UNKNOWN_MODEL, ServerMetrics
-from serving.server.prediction_api import SIGNATURE_DEF, PredictionApi, version_of
 from serving.server.servable import DEFAULT_SIGNATURE, Servable
 from serving.server.status import ServingError, internal, invalid_argument
 

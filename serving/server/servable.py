@@ -1,20 +1,14 @@
-"""One loaded model version: a TF1 session over a SavedModel, run as TF Serving runs it.
-
-The graph is loaded with `tf.compat.v1.saved_model.loader` and run through the session's C++
-callables, not through `Session.run`: the latter first compares shapes in Python and words its own
-errors, while TF Serving hands what it parsed to the C++ session and passes on what that says.
-"""
+"""One loaded model version: its session, and TF Serving's checks and words around it."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
-from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
+from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import (
     classification_pb2,
     model_pb2,
@@ -22,6 +16,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
+from serving.loader.model_session import ModelSession
 from serving.server.classify_regress import (
     classification_outputs,
     classification_result,
@@ -55,20 +50,10 @@ class Servable:
 
     def __init__(self, name: str, version: int, path: str) -> None:
         self.name, self.version, self.path = name, version, path
-        graph = tf.Graph()
-        self._session = tf.compat.v1.Session(graph=graph)
-        try:
-            with graph.as_default():
-                meta_graph = tf.compat.v1.saved_model.loader.load(
-                    self._session, [tf.saved_model.SERVING], path
-                )
-        except BaseException:
-            self._session.close()
-            raise
-        # Plain dicts: a proto map raises on a name that is no UTF-8, and callers send such names.
-        self.signatures = dict(meta_graph.signature_def)
+        self._session = ModelSession(path)
+        self.signatures = self._session.signatures
+        # Plain dicts, as the signatures are: callers send names that are no UTF-8.
         self.inputs = {name: dict(one.inputs) for name, one in self.signatures.items()}
-        self._callables: dict[tuple[tuple[str, ...], tuple[str, ...]], Any] = {}
         self._lock = threading.Lock()
         self._num_users, self._retired = 0, False
 
@@ -89,7 +74,7 @@ class Servable:
             self._num_users -= 1
             close = self._retired and self._num_users == 0
         if close:
-            self._close()
+            self._session.close()
 
     def retire(self) -> None:
         """Frees the session now, or as soon as the last request that runs in it has ended."""
@@ -97,11 +82,7 @@ class Servable:
             close = not self._retired and self._num_users == 0
             self._retired = True
         if close:
-            self._close()
-
-    def _close(self) -> None:
-        self._callables.clear()  # a callable releases itself in its session, which must be open
-        self._session.close()
+            self._session.close()
 
     # -- running -----------------------------------------------------------------------------------
 
@@ -111,25 +92,14 @@ class Servable:
         Raises:
             ServingError: what the session said, its code and its message unchanged.
         """
-        names, unique = tuple(feeds), tuple(sorted(set(fetches)))
-        key = (names, unique)
-        call = self._callables.get(key)
-        if call is None:
-            options = config_pb2.CallableOptions(feed=names, fetch=unique)
-            try:
-                call = self._session._make_callable_from_options(options)
-            except tf.errors.OpError as error:
-                raise from_tensorflow(error) from None
-            self._callables[key] = call
         try:
-            values = dict(zip(unique, call(*feeds.values()), strict=True))
+            return self._session.run(feeds, fetches)
         except tf.errors.OpError as error:
             raise from_tensorflow(error) from None
         except UnicodeDecodeError as error:
             # The session's message quotes bytes of the request that are no text, and the binding
             # loses the code on its way; the ops that quote their input call it invalid.
             raise invalid_argument(error.object.decode("utf-8", "surrogateescape")) from None
-        return [values[name] for name in fetches]
 
     def predict_arrays(
         self,

@@ -1,4 +1,4 @@
-"""TF Serving's errors: one status code and message, told over gRPC and over HTTP."""
+"""TF Serving's errors: one status code and message, sent over gRPC and over HTTP."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ __all__ = [
     "internal",
     "invalid_argument",
     "not_found",
-    "unavailable",
     "unimplemented",
 ]
 
@@ -42,7 +41,7 @@ _HTTP_STATUS: dict[grpc.StatusCode, int] = {
 
 
 class ServingError(Exception):
-    """A request failed with a status that the client is told, in TF Serving's own words."""
+    """A request failed with a status that the client receives, in TF Serving's own words."""
 
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
         self.code, self.message = code, message
@@ -78,11 +77,6 @@ def failed_precondition(message: str) -> ServingError:
 def not_found(message: str) -> ServingError:
     """No such model or version is being served."""
     return ServingError(grpc.StatusCode.NOT_FOUND, message)
-
-
-def unavailable(message: str) -> ServingError:
-    """A passing state; the only code that a client should retry."""
-    return ServingError(grpc.StatusCode.UNAVAILABLE, message)
 
 
 def unimplemented(message: str) -> ServingError:

@@ -30,7 +30,7 @@ class State(enum.IntEnum):
 class VersionState:
     """Where a version stands, and why its load failed if it did.
 
-    TF Serving tells the failure only with END, after its last attempt; here a version that waits
+    TF Serving reports the failure only with END, after its last attempt; here a version that waits
     for another attempt (LOADING) already carries it.
     """
 

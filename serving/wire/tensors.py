@@ -1,7 +1,7 @@
 """TensorProto to numpy and back, with the rules of TensorFlow's C++ `Tensor::FromProto`.
 
 `tf.make_ndarray` is stricter than TF Serving's parser (it refuses surplus values) and trusts the
-shape it is told (a few bytes may ask for terabytes); a server needs the parser's own rules.
+shape that is stated (a few bytes may ask for terabytes); a server needs the parser's own rules.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import pytest
 from jobs.server_process import served
 from models.run_directory import RunDirectory
 from pipeline.records.data_directory import DataDirectory
-from pipeline.step_directory import exclusive
+from pipeline.step_directory import exclusive, is_finished
 from serving.export.manifest import verify_manifest
 from tests.conftest import TinyWork
 from tests.jobs.conftest import Outcome, files_below, logits_in_memory
@@ -43,7 +43,7 @@ def test_a_run_leaves_what_the_design_says(tiny_work: TinyWork, layer_run, tiny_
         assert (version / name).read_bytes() == (layer_run.path / "export" / name).read_bytes()
     made = files_below(layer_run.path)
     assert {"config.yaml", "weights.npz", "metrics.json", "parity.json", "parity.html"} <= made
-    assert layer_run.is_finished
+    assert is_finished(layer_run.path, layer_run.fingerprint)
     # It learned something: the best possible is not far above.
     metrics = layer_run.read_json("metrics.json")["test"]
     assert metrics["truth"]["bayes_auc"] > metrics["auc"] > 0.5

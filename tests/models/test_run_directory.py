@@ -16,6 +16,7 @@ from models.zoo import build_model
 from models.zoo.base import example_inputs
 from pipeline.errors import ConfigError
 from pipeline.records.encoded import EncodedSpec, IdFeature
+from pipeline.step_directory import is_finished
 from tests.damage import flip_a_bit
 
 SPEC = EncodedSpec(("x",), (IdFeature("ad", 5), IdFeature("site", 3)), fingerprint="f")
@@ -89,11 +90,12 @@ def test_the_fingerprint_ignores_key_order_and_nothing_else():
 
 def test_finished_means_finished_for_this_very_config(tmp_path):
     run = make_run(tmp_path / "run")
-    assert not run.is_finished
+    assert not is_finished(run.path, run.fingerprint)
     run.finish()
-    assert RunDirectory.open(tmp_path / "run").is_finished
+    again = RunDirectory.open(tmp_path / "run")
+    assert is_finished(again.path, again.fingerprint)
     (tmp_path / "run/_SUCCESS").write_text("another\n")
-    assert not run.is_finished
+    assert not is_finished(run.path, run.fingerprint)
 
 
 def test_what_is_missing_names_the_command_that_makes_it(tmp_path):

@@ -14,7 +14,7 @@ from jobs.scoring import export_of, score_files
 from pipeline.errors import ConfigError, DataError
 from serving import batch_scoring
 from serving.export.manifest import MANIFEST_PATH
-from serving.server.servable import Servable
+from serving.loader.model_session import ModelSession
 
 PARTS = "part-*.parquet"
 
@@ -37,7 +37,7 @@ def read(out):
 
 
 def test_every_row_has_the_score_of_the_online_model(scored, export_dir, tiny_log):
-    from serving.parity.fresh_process import score_in_fresh_process
+    from serving.loader.fresh_process import score_in_fresh_process
 
     out, summary = scored
     table = read(out)
@@ -71,13 +71,13 @@ def test_small_chunks_and_batches_change_no_row(
     monkeypatch.setattr(batch_scoring, "_CHUNK_BYTES", 30_000)
     monkeypatch.setattr(batch_scoring, "BATCH_SIZE", 64)
     sizes = []
-    predict = Servable.predict_arrays
+    predict = ModelSession.ask
 
     def counted(self, name, inputs, outputs):
         sizes.append(len(next(iter(inputs.values()))))
         return predict(self, name, inputs, outputs)
 
-    monkeypatch.setattr(Servable, "predict_arrays", counted)
+    monkeypatch.setattr(ModelSession, "ask", counted)
     out = tmp_path / "small"
     summary = score_files(export_dir, [str(tiny_log / "*.csv")], out, block_bytes=100_000)
     assert max(sizes) == 64 and sum(sizes) == summary["scored_rows"]

@@ -372,6 +372,72 @@ def test_rest_503_is_tried_again_and_other_failures_are_not(pauses: list[float])
     assert len(pauses) == 2
 
 
+@pytest.mark.parametrize("body", ["hello", "[1]", "{}", '{"metadata": {"signature_def": 3}}'])
+def test_a_port_on_which_something_else_answers(body: str) -> None:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as other:
+        threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.02}).start()
+        address = f"127.0.0.1:{other.server_address[1]}"
+        with (
+            PredictClient(address, MODEL, protocol="rest") as client,
+            pytest.raises(ClickparityError, match="is not that of a model server") as caught,
+        ):
+            client.predict({"price": [1.0]})
+        other.shutdown()
+    assert address in str(caught.value)
+
+
+def test_rest_requests_share_one_kept_connection() -> None:
+    connections: set[object] = set()
+    signature = {
+        "inputs": {"price": {"dtype": "DT_FLOAT"}},
+        "outputs": {"y": {"dtype": "DT_FLOAT"}},
+    }
+    metadata = {"signature_def": {"signature_def": {"serving_default": signature}}}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.answer({"metadata": metadata})
+
+        def do_POST(self) -> None:
+            sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            self.answer({"outputs": sent["inputs"]["price"]})
+
+        def answer(self, document: object) -> None:
+            connections.add(self.client_address)
+            body = json.dumps(document).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as fake:
+        threading.Thread(target=fake.serve_forever, kwargs={"poll_interval": 0.02}).start()
+        with PredictClient(f"127.0.0.1:{fake.server_address[1]}", MODEL, protocol="rest") as client:
+            for value in (
+                1.0,
+                math.inf,
+                math.nan,
+            ):  # the last two are sent bare, as TF Serving reads
+                (found,) = client.predict({"price": [value]})["y"]
+                assert found == value or math.isnan(found) == math.isnan(value)
+        fake.shutdown()
+    assert len(connections) == 1
+
+
 # -- tables ----------------------------------------------------------------------------------------
 
 

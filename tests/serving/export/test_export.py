@@ -29,8 +29,8 @@ from pipeline.transform.raw_rows import RawRows
 from serving.export.build import build_export, serving_module
 from serving.export.manifest import verify_manifest
 from serving.export.signatures import SIGNATURES, ServingModule
-from serving.parity.fresh_process import score_in_fresh_process
-from serving.parity.rows import hostile_rows
+from serving.loader.fresh_process import score_in_fresh_process
+from serving.parity.hostile_rows import hostile_rows
 from serving.server.servable import Servable
 from serving.server.status import ServingError
 

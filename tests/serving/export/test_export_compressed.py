@@ -11,7 +11,7 @@ from jobs.config import load_run_config
 from jobs.steps import train_run
 from pipeline.transform.parity_sample import real_rows
 from serving.export.build import build_export, serving_module
-from serving.loader.choice import find_loader
+from serving.loader.loader_choice import find_loader
 from serving.parity.export_checks import ask, export_equality
 from tests.conftest import SETTINGS
 

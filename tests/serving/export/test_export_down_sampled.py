@@ -15,7 +15,7 @@ from pipeline.records.encoded import model_inputs
 from pipeline.schema import FeatureSchema
 from pipeline.transform.parity_sample import real_rows
 from serving.export.build import build_export
-from serving.parity.fresh_process import score_in_fresh_process
+from serving.loader.fresh_process import score_in_fresh_process
 from tests.conftest import SETTINGS
 
 KEPT = 0.25

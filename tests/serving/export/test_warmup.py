@@ -10,7 +10,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 from pipeline.errors import GateError
 from pipeline.transform.parity_sample import real_rows
 from serving.export.manifest import verify_manifest, write_manifest
-from serving.export.warmup import (
+from serving.export.warmup_requests import (
     ALLOWED_BATCH_SIZES,
     MAX_WARMUP_RECORDS,
     WARMUP_PATH,
@@ -20,7 +20,7 @@ from serving.export.warmup import (
 )
 from serving.repository.version_check import loads_and_answers
 from serving.server.servable import Servable
-from serving.server.warmup import replay_warmup
+from serving.server.warmup_replay import replay_warmup
 
 
 @pytest.fixture(scope="module")

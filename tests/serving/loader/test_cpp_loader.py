@@ -14,8 +14,8 @@ import tensorflow as tf
 from tensorflow.python.ops.lookup_ops import TableInitializerBase
 
 from pipeline.errors import ClickparityError, ConfigError, GateError
-from serving.loader import build as cpp_loader
-from serving.loader.build import (
+from serving.loader import cpp_loader
+from serving.loader.cpp_loader import (
     build_loader,
     score_requests_with_loader,
     score_with_loader,

@@ -21,13 +21,13 @@ from pipeline.transform.parity_sample import real_rows
 from serving.export.build import serving_module
 from serving.export.manifest import write_manifest
 from serving.export.signatures import ServingModule
+from serving.loader.fresh_process import score_in_fresh_process
 from serving.parity import checks, export_checks
 from serving.parity.checks import Check
 from serving.parity.export_checks import differing_elements
-from serving.parity.fresh_process import score_in_fresh_process
+from serving.parity.hostile_rows import hostile_rows
 from serving.parity.logits import largest_difference
 from serving.parity.report import write_report
-from serving.parity.rows import hostile_rows
 from serving.parity.suite import check_gate, export_digest
 from tests.conftest import PARITY_BARS
 from tests.damage import flip_a_bit

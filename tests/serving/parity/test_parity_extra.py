@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.records.data_directory import DataDirectory
 from pipeline.records.encoded import EncodedSpec, IdFeature
 from pipeline.transform.parity_sample import real_rows
-from serving.loader import choice as loader
+from serving.loader import loader_choice as loader
 from serving.parity.batch_company import compositions, sweep
 from serving.parity.figures import company_figure, gap_figure
 from serving.parity.metric import metric_difference
@@ -233,14 +233,17 @@ def test_the_page_shows_layer_beside_batch(layer_run, batch_run, tmp_path):
 def test_the_loader_can_be_switched_off(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(
-        "serving.loader.build.build_loader", lambda *_, **__: pytest.fail("compiles")
+        "serving.loader.cpp_loader.build_loader", lambda *_, **__: pytest.fail("compiles")
     )
-    assert loader.find_loader("off").binary is None
+    off = loader.find_loader("off")
+    assert off.binary is None
+    with pytest.raises(ConfigError, match=r"must be there to be asked.*switched off"):
+        off.logits(tmp_path, {})
 
 
 def test_a_machine_without_a_compiler_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("serving.loader.build._compiler", lambda: None)
+    monkeypatch.setattr("serving.loader.cpp_loader._compiler", lambda: None)
     found = loader.find_loader("auto")
     assert found.binary is None
     assert "no C++ compiler" in found.reason

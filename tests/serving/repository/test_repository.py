@@ -59,7 +59,7 @@ def leftovers(tmp_path: Path) -> list[str]:
 def test_publish_copies_every_byte_and_lists_it(exports, repository, tmp_path) -> None:
     first = repository.publish(exports["A"])
     second = repository.publish(exports["B"])
-    assert (first.number, second.number, second.already) == (1, 2, False)
+    assert (first.number, second.number, second.outcome) == (1, 2, PublishOutcome.PUBLISHED)
     assert second.outcome is PublishOutcome.PUBLISHED
     assert contents(Path(first.path)) == contents(exports["A"])
     assert contents(Path(second.path)) == contents(exports["B"])
@@ -104,11 +104,11 @@ def test_everything_is_flushed_before_the_rename_and_the_rename_after(
 def test_the_live_fingerprint_is_not_published_again(exports, repository, tmp_path) -> None:
     repository.publish(exports["A"])
     again = repository.publish(exports["A"])
-    assert (again.number, again.already, again.outcome) == (1, True, PublishOutcome.ALREADY_LIVE)
+    assert (again.number, again.outcome) == (1, PublishOutcome.ALREADY_LIVE)
     assert "live already, as version 1" in again.message
     repository.publish(exports["B"])
     back = repository.publish(exports["A"])  # older than live: somebody wants it again
-    assert (back.number, back.already) == (3, False)
+    assert (back.number, back.outcome) == (3, PublishOutcome.PUBLISHED)
     assert repository.publish(exports["A"], force=True).number == 4
     assert integer_names(tmp_path) == ["1", "2", "3", "4"]
 
@@ -117,7 +117,7 @@ def test_damaged_live_bytes_are_cured_by_publishing_again(exports, repository) -
     live = Path(repository.publish(exports["A"]).path)
     (live / "assets/v.txt").write_bytes(b"x" * (live / "assets/v.txt").stat().st_size)
     cure = repository.publish(exports["A"])
-    assert (cure.number, cure.already) == (2, False)
+    assert (cure.number, cure.outcome) == (2, PublishOutcome.PUBLISHED)
     assert contents(Path(cure.path)) == contents(exports["A"])
 
 

@@ -130,6 +130,13 @@ def test_requests_that_run_are_answered_when_the_server_stops(
     assert refuses_grpc(server)
 
 
+def test_a_server_that_was_not_started_has_no_address(models_dir: Path) -> None:
+    server = LocalServer(models_dir)
+    for address in ("grpc_address", "rest_address"):
+        with pytest.raises(ClickparityError, match="must be started"):
+            getattr(server, address)
+
+
 def test_keep_alive_and_pipelining(models_dir: Path) -> None:
     body = json.dumps(BODY).encode()
     head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()

@@ -15,11 +15,12 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 from pipeline.errors import ClickparityError, ConfigError
+from serving.export.warmup_requests import MAX_WARMUP_RECORDS, WARMUP_PATH
 from serving.server.local_server import LocalServer
 from serving.server.servable import Servable
 from serving.server.status import ServingError
 from serving.server.versions import State
-from serving.server.warmup import MAX_WARMUP_RECORDS, WARMUP_FILE, replay_warmup
+from serving.server.warmup_replay import replay_warmup
 from tests.serving.server_fixtures import (
     MODEL,
     error_of,
@@ -62,7 +63,7 @@ def eventually(condition: Callable[[], bool]) -> None:
 
 
 def write_warmup(version_dir: Path, *records: bytes) -> None:
-    path = version_dir / WARMUP_FILE
+    path = version_dir / WARMUP_PATH
     path.parent.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as writer:
         for record in records:
@@ -225,7 +226,7 @@ def _spoil_variables(version_dir: Path) -> None:
         lambda version_dir: write_warmup(version_dir, *[GOOD_RECORD] * (MAX_WARMUP_RECORDS + 1)),
         lambda version_dir: (
             (version_dir / "assets.extra").mkdir()
-            or (version_dir / WARMUP_FILE).write_bytes(b"this is no TFRecord file at all")
+            or (version_dir / WARMUP_PATH).write_bytes(b"this is no TFRecord file at all")
         ),
     ],
     ids=[

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from tensorflow.core.framework import types_pb2
 
-from serving.server.json_text import debug_string, format_error, json_type
-from serving.server.rapid_json import JsonValue, to_bytes
+from serving.server.rest_json.rapid_json import JsonValue, to_bytes
+from serving.server.rest_json.text import debug_string, format_error, json_type
 from serving.server.status import ServingError, invalid_argument, unimplemented
 from serving.wire.tensors import MAX_RANK, dtype_name, numpy_dtype
 

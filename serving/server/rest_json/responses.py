@@ -8,12 +8,13 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from tensorflow_serving.apis import classification_pb2, regression_pb2
 
-from serving.server.json_requests import PredictForm
-from serving.server.rapid_json import to_bytes
+from serving.server.rest_json.rapid_json import to_bytes
+from serving.server.rest_json.requests import PredictForm
 from serving.server.status import invalid_argument
 
 __all__ = ["classify_response", "decimal", "error_response", "predict_response", "regress_response"]
@@ -77,31 +78,29 @@ def _join_named(texts: Mapping[str, str], indent: str) -> str:
     return "{\n" + f"{indent}    {members}\n{indent}" + "}"
 
 
-def _nested(value: object, write: Callable[[object], str]) -> str:
+def _nested(value: Any, write: Callable[[Any], str]) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(_nested(element, write) for element in value) + "]"
     return write(value)
 
 
-def _writer(name: str, array: np.ndarray) -> Callable[[object], str]:
+def _writer(name: str, array: np.ndarray) -> Callable[[Any], str]:
     if array.dtype.kind == "O":
         # TF Serving's convention: an output whose name ends in _bytes holds bytes, others text.
         return _write_bytes if name.endswith("_bytes") else _write_text
     if array.dtype in (np.float32, np.float64):
         kind: type[np.floating] = np.float32 if array.dtype == np.float32 else np.float64
-        return lambda value: decimal(value, kind)  # type: ignore[arg-type]
+        return lambda value: decimal(value, kind)
     if array.dtype.kind in "iub":
         return json.dumps
     raise invalid_argument(f"Failed to write JSON value for tensor type: {array.dtype}")
 
 
-def _write_bytes(value: object) -> str:
-    assert isinstance(value, bytes)
+def _write_bytes(value: bytes) -> str:
     return '{"b64": "' + base64.b64encode(value).decode() + '"}'
 
 
-def _write_text(value: object) -> str:
-    assert isinstance(value, bytes)
+def _write_text(value: bytes) -> str:
     return _quote(value.decode("utf-8", "surrogateescape"))
 
 

@@ -40,10 +40,12 @@ class Loader:
 
         Raises:
             GateError: the export does not load there, or refuses the request.
+            ConfigError: there is no loader here.
         """
-        from serving.loader.build import score_with_loader
+        from serving.loader.cpp_loader import score_with_loader
 
-        assert self.binary is not None
+        if self.binary is None:
+            raise ConfigError("TF Serving's C++ loader must be there to be asked", self.reason)
         return {
             name: score_with_loader(self.binary, export_dir, name, inputs)["logit"]
             for name, inputs in by_signature.items()
@@ -61,7 +63,7 @@ def find_loader(use: LoaderUse, say: Callable[[str], None] = lambda line: None) 
 
     Args:
         use: "auto" takes it where it can be compiled, "on" insists on it, "off" does without.
-        say: is told before a compiler starts.
+        say: is called before a compiler starts.
 
     Raises:
         ConfigError: "on", and it cannot be compiled here.
@@ -69,7 +71,7 @@ def find_loader(use: LoaderUse, say: Callable[[str], None] = lambda line: None) 
     if use == "off":
         return Loader(None, "switched off (--cpp-loader off)")
     cache = loader_cache()
-    from serving.loader.build import build_loader
+    from serving.loader.cpp_loader import build_loader
 
     reasons: list[str] = []
     say("TF Serving's C++ loader: compiling it if need be")

@@ -1,7 +1,7 @@
 """REST requests to named arrays and Examples, by the rules of TF Serving's util/json_tensor.cc.
 
 Predict takes rows, `{"instances": [...]}`, or columns, `{"inputs": ...}`; with one named input its
-name may be left out. Classify and regress take `{"examples": [...]}`, see json_examples.
+name may be left out. Classify and regress take `{"examples": [...]}`, see rest_json.examples.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from tensorflow.core.protobuf import meta_graph_pb2
 
-from serving.server.json_text import debug_string, format_error
-from serving.server.json_values import JsonColumn, is_base64_object, is_object
-from serving.server.rapid_json import JsonValue, parse
+from serving.server.rest_json.rapid_json import JsonValue, parse
+from serving.server.rest_json.text import debug_string, format_error
+from serving.server.rest_json.values import JsonColumn, is_base64_object, is_object
 from serving.server.status import ServingError, invalid_argument
 
 __all__ = [
@@ -141,7 +141,7 @@ def _add_named(
 
 
 def _from_inputs(value: JsonValue, infos: TensorInfos) -> dict[str, np.ndarray]:
-    if not is_object(value):
+    if not isinstance(value, dict) or is_base64_object(value):
         if len(infos) > 1:
             raise invalid_argument(
                 "inputs is a plain value/list, but expecting an object as multiple input tensors "
@@ -149,7 +149,6 @@ def _from_inputs(value: JsonValue, infos: TensorInfos) -> dict[str, np.ndarray]:
             )
         name, info = next(iter(infos.items()))
         return {name: _whole_array(value, info)}
-    assert isinstance(value, dict)
     arrays: dict[str, np.ndarray] = {}
     for name, info in infos.items():
         if name not in value:

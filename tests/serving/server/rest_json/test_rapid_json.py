@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.server import rapid_json
-from serving.server.json_text import debug_string
-from serving.server.rapid_json import parse, to_bytes
+from serving.server.rest_json import rapid_json
+from serving.server.rest_json.rapid_json import parse, to_bytes
+from serving.server.rest_json.text import debug_string
 from serving.server.status import ServingError
 
 

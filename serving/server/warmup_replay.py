@@ -8,13 +8,11 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import prediction_log_pb2
 
+from serving.export.warmup_requests import MAX_WARMUP_RECORDS, WARMUP_PATH
 from serving.server.servable import Servable
 from serving.server.status import invalid_argument, unimplemented
 
-__all__ = ["MAX_WARMUP_RECORDS", "WARMUP_FILE", "replay_warmup"]
-
-WARMUP_FILE = posixpath.join("assets.extra", "tf_serving_warmup_requests")
-MAX_WARMUP_RECORDS = 1000
+__all__ = ["replay_warmup"]
 
 
 def replay_warmup(servable: Servable) -> int:
@@ -24,7 +22,7 @@ def replay_warmup(servable: Servable) -> int:
         ServingError: a record does not parse, fails, or is one too many: do not serve this.
         tf.errors.OpError: the file is not a TFRecord.
     """
-    path = posixpath.join(servable.path, WARMUP_FILE)
+    path = posixpath.join(servable.path, WARMUP_PATH)
     if not tf.io.gfile.exists(path):
         return 0
     num_records = 0

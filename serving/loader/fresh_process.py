@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import GateError
-from serving.parity.child_process import why_failed
+from serving.loader.child_process import why_failed
 
 __all__ = ["Request", "score_in_fresh_process"]
 

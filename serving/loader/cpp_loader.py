@@ -286,7 +286,7 @@ def _run(
             raise GateError(
                 f"TF Serving's loader must load and run {saved_model_dir}",
                 _why(done),
-                "What it refuses, TF Serving refuses: mend the export.",
+                "What it refuses, TF Serving refuses: fix the export.",
             )
         answers = _decode_responses(answered.read_bytes())
     if len(answers) != len(requests):
@@ -304,8 +304,8 @@ def _run(
 def _why(done: subprocess.CompletedProcess[str]) -> str:
     if done.returncode < 0:
         return f"the loader died of {signal.Signals(-done.returncode).name}: {done.stderr[-500:]}"
-    told = [line for line in done.stderr.splitlines() if line.startswith("cannot ")]
-    return told[-1] if told else f"exit code {done.returncode}: {done.stderr[-500:]}"
+    complaints = [line for line in done.stderr.splitlines() if line.startswith("cannot ")]
+    return complaints[-1] if complaints else f"exit code {done.returncode}: {done.stderr[-500:]}"
 
 
 def _encode_request(request: Mapping[str, np.ndarray]) -> bytes:

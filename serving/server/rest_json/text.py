@@ -7,7 +7,7 @@ import json
 import math
 from decimal import Decimal
 
-from serving.server.rapid_json import JsonValue, to_bytes
+from serving.server.rest_json.rapid_json import JsonValue, to_bytes
 from serving.server.status import ServingError, invalid_argument
 
 __all__ = ["debug_string", "format_error", "json_type"]

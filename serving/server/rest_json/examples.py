@@ -9,10 +9,10 @@ from __future__ import annotations
 import tensorflow as tf
 from tensorflow_serving.apis import input_pb2
 
-from serving.server.json_requests import parse_document
-from serving.server.json_text import format_error, json_type
-from serving.server.json_values import decode_base64, is_base64_object
-from serving.server.rapid_json import JsonValue, to_bytes
+from serving.server.rest_json.rapid_json import JsonValue, to_bytes
+from serving.server.rest_json.requests import parse_document
+from serving.server.rest_json.text import format_error, json_type
+from serving.server.rest_json.values import decode_base64, is_base64_object
 from serving.server.status import ServingError, invalid_argument
 
 __all__ = ["parse_examples"]
