@@ -13,10 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PRODUCTION = ("clickparity", "pipeline", "models", "serving", "experiments", "jobs")
 MAX_LINES, MAX_FILES = 60, 20
-LARGE_ROOMS = {
-    "jobs/commands",  # one file a command
-    "serving/server",  # until its JSON files have a room of their own
-}
+LARGE_ROOMS = {"jobs/commands"}  # one file a command
 
 
 @functools.cache
