@@ -1,8 +1,7 @@
 """The steps of the command line as Python functions; each takes paths and plain values.
 
 They do what the command of the same name does (`prove` is `clickparity parity`): a step that is done
-already is not repeated, except that `evaluate` and `prove` always measure anew. Progress and remarks are
-log lines of the logger "clickparity".
+already is not repeated, except that `evaluate` and `prove` always measure anew. Remarks go to stderr.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ def synthesize(
         ConfigError: a value out of its range, or `out` cannot be written.
 
     Example:
-        >>> files = synthesize("log", rows=2000, ctr=0.2)
+        >>> files = synthesize("small_log", rows=100)
         >>> len(files)
         4
     """
@@ -127,8 +126,8 @@ def train(
         Interrupted: SIGTERM came; the state is saved, the same call goes on from it.
 
     Example:
-        >>> options = ["model.hidden_units=[8]", "model.embedding_dim=4", "train.epochs=1"]
-        >>> run = train("data", "run", settings=options)
+        >>> settings = ["model.name=dcn_v2", "model.norm=layer", "train.global_batch_size=256"]
+        >>> run = train("data", "run", settings=settings)
         >>> run.is_trained
         True
     """
