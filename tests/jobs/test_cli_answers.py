@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -249,3 +250,38 @@ def test_a_command_that_was_stopped_says_how_to_go_on(
     monkeypatch.setattr("jobs.commands.versions.main", stopped)
     outcome = cli("versions", "--models", "m", "--name", "n")
     outcome.refused(143, "at step 7; the same command goes on")
+
+
+def test_every_argument_of_every_command_has_a_help_line() -> None:
+    from jobs.command import commands
+
+    for name, command in commands().items():
+        parser = argparse.ArgumentParser()
+        command.add_arguments(parser)
+        for action in parser._actions:
+            assert action.help, f"{name} {action.dest}"
+            assert len(action.help) > 5, f"{name} {action.dest}"
+
+
+def test_an_unexpected_error_is_a_record_when_the_log_is_json(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import jobs.show.choices
+
+    def broken() -> None:
+        raise RuntimeError("why")
+
+    monkeypatch.setattr(jobs.show.choices, "choices", broken)
+    with pytest.raises(RuntimeError, match="why"):
+        cli("models")
+    outcome = cli("models", "--log-format", "json")
+    assert outcome.code == 1
+    record = json.loads(outcome.err)
+    assert record["level"] == "ERROR"
+    assert "RuntimeError: why" in record["exception"]
+
+
+def test_a_refusal_is_a_record_when_the_log_is_json(cli: Cli, tmp_path: Path) -> None:
+    outcome = cli("stats", tmp_path, "--log-format", "json")
+    assert outcome.code == 2
+    assert json.loads(outcome.err)["message"].startswith("clickparity: ")
