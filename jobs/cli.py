@@ -102,6 +102,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             if arguments is None:
                 return 0
             structured = arguments.log_format == "json"
+            if arguments.verbose:
+                os.environ["TF_CPP_MIN_LOG_LEVEL"] = (
+                    "0"  # of TensorFlow's C++; processes inherit it
+                )
             shown = logging_to_stderr(verbose=arguments.verbose, log_format=arguments.log_format)
             stack.enter_context(shown)
             result, text = arguments.main(arguments)

@@ -82,3 +82,6 @@ class _JsonLines(io.TextIOBase):
 
     def flush(self) -> None:
         self._stream.flush()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()

@@ -38,6 +38,7 @@ def clickparity(*arguments: object) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.timeout(900)
 def test_run_score_and_serve(folder: Path, tiny_log: Path) -> None:
     log = tiny_log / "*.csv"
     run = clickparity("run", "--input", log, "--workdir", "w", "--set", *SETTINGS, *TWO_WORKERS)
