@@ -64,6 +64,13 @@ def test_help_of_every_command_imports_nothing_heavy() -> None:
             assert len(text.splitlines()) > 4
 
 
+def test_without_a_command_the_help_is_printed(cli: Cli) -> None:
+    outcome = cli()
+    assert (outcome.code, outcome.err) == (0, "")
+    groups = ["first look:", "data:", "model:", "publish:", "serve:", "operate:"]
+    assert [line for line in outcome.out.splitlines() if line in groups] == groups
+
+
 def test_models_lists_what_a_config_may_say(cli: Cli) -> None:
     result = cli("models", "--json").result
     names = {m["name"] for m in result["models"]}
