@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ROWS ?= 200000
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all fuzz lint format bench bench-models clean
+.PHONY: help install demo test wheel test-all fuzz lint format bench bench-models clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -25,6 +25,11 @@ demo: install  ## the whole product on a synthetic log; leaves demo_out/report.h
 test: install  ## every default test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+wheel: install  ## dist/clickparity-*.whl
+	rm -rf build
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	rm -rf build
+
 test-all: install  ## the slow ones too, and property tests on other examples than last time
 	$(BIN)/python -m pytest -m "not gpu" --timeout=1800 --hypothesis-profile=default
 
@@ -34,7 +39,7 @@ fuzz: install  ## 100,000 good and bad requests against the local server, 20,000
 lint: install  ## ruff, mypy, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy pipeline models serving jobs
+	$(BIN)/mypy pipeline models serving jobs clickparity
 	$(BIN)/mypy --explicit-package-bases benchmarks
 	$(BIN)/lint-imports
 
@@ -51,4 +56,4 @@ bench-models: install  ## quality of the models against a known truth: two to th
 	$(BIN)/python benchmarks/model_quality.py --workdir quality_out
 
 clean:  ## the demo's output and caches; keeps .venv
-	rm -rf demo_out .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	rm -rf demo_out dist .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

@@ -12,7 +12,18 @@ from pipeline.strict_config import did_you_mean
 
 __all__ = ["check_beam_options"]
 
-_OURS = ("schema", "input", "out", "base_statistics", "config", "set", "workdir", "json", "verbose")
+_OURS = (
+    "schema",
+    "input",
+    "out",
+    "base_statistics",
+    "config",
+    "set",
+    "workdir",
+    "json",
+    "verbose",
+    "log_format",
+)
 
 
 def check_beam_options(options: Sequence[str]) -> None:

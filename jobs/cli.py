@@ -1,13 +1,14 @@
 """The command line. Long work shows progress on stderr; `--json` prints the result as one object on stdout.
 
 Exit codes: 0 done, 1 unexpected (a retry may help), 2 wrong configuration or arguments, 3 a gate said
-no, 4 the input data is bad. 2, 3 and 4 are the caller's to mend, come without a traceback, and must not
+no, 4 the input data is bad. 2, 3 and 4 are the caller's to fix, come without a traceback, and must not
 be retried. 130 and 143: stopped by SIGINT or SIGTERM; the same command goes on from there.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -16,9 +17,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jobs.command import Command, Group, commands
+from jobs.logs import FORMATS, logging_to_stderr
 from pipeline.errors import ClickparityError, ConfigError, Interrupted
 
 __all__ = ["entry_point", "main"]
+
+_LOG = logging.getLogger(__name__)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -26,6 +30,21 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> Any:
         raise ConfigError(f"{self.prog}: {message}", None, f"See: {self.prog} --help.")
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *unused: Any) -> None:
+        """Prints it and exits."""
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            found = version("clickparity")
+        except PackageNotFoundError:  # a checkout on sys.path that nobody installed
+            found = "(not installed)"
+        print(f"clickparity {found}")
+        parser.exit()
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -38,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="clickparity COMMAND [--help] ...",
     )
-    parser.add_argument("--version", action="version", version=_version())
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     choices = parser.add_subparsers(
         dest="command",
         metavar="COMMAND",
@@ -50,7 +69,15 @@ def build_parser() -> argparse.ArgumentParser:
         sub = choices.add_parser(name, description=f"{command.HELP[0].upper()}{command.HELP[1:]}.")
         command.add_arguments(sub)
         sub.add_argument("--json", action="store_true", help="print the result as one JSON object")
-        sub.add_argument("--verbose", action="store_true", help="show the logs of the libraries")
+        sub.add_argument(
+            "--verbose", action="store_true", help="show the libraries' log lines, too"
+        )
+        sub.add_argument(
+            "--log-format",
+            choices=FORMATS,
+            default="text",
+            help="of the lines on stderr; json: an object a line (default: text)",
+        )
         sub.set_defaults(main=command.main)
     return parser
 
@@ -65,46 +92,61 @@ def _grouped(known: Mapping[str, Command]) -> str:
     return "\n".join([*lines, "clickparity COMMAND --help explains one of them."])
 
 
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return f"clickparity {version('clickparity')}"
-    except PackageNotFoundError:  # a checkout on sys.path that nobody installed
-        return "clickparity (not installed)"
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    try:
-        parser = build_parser()
-        argv = sys.argv[1:] if argv is None else list(argv)
-        if not argv:
-            parser.print_help()
+    structured = False
+    with contextlib.ExitStack() as stack:
+        try:
+            arguments = _arguments(sys.argv[1:] if argv is None else list(argv))
+            if arguments is None:
+                return 0
+            structured = arguments.log_format == "json"
+            if arguments.verbose:
+                os.environ["TF_CPP_MIN_LOG_LEVEL"] = (
+                    "0"  # of TensorFlow's C++; processes inherit it
+                )
+            shown = logging_to_stderr(verbose=arguments.verbose, log_format=arguments.log_format)
+            stack.enter_context(shown)
+            result, text = arguments.main(arguments)
+        except (ClickparityError, Interrupted) as error:
+            print(f"clickparity: {error}", file=sys.stderr)
+            return error.exit_code
+        except KeyboardInterrupt:
+            print("clickparity: stopped", file=sys.stderr)
+            return 130
+        except BrokenPipeError:
+            sys.stderr.close()
             return 0
-        _check_command(argv[0])
-        arguments, rest = parser.parse_known_args(argv)
-        if rest and not getattr(commands()[arguments.command], "PASSES_BEAM_OPTIONS", False):
-            raise ConfigError(
-                f"clickparity {arguments.command} has no such argument",
-                " ".join(rest),
-                f"See: clickparity {arguments.command} --help.",
-            )
-        arguments.beam_options = rest
-        _configure_logging(arguments.verbose)
-        result, text = arguments.main(arguments)
-    except (ClickparityError, Interrupted) as error:
-        print(f"clickparity: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("clickparity: stopped", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
+        except Exception:
+            if not structured:
+                raise
+            _LOG.exception("unexpected error")
+            return 1
     print(json.dumps(result, default=str) if arguments.json else text)
     return 0
+
+
+def _arguments(argv: list[str]) -> argparse.Namespace | None:
+    """The parsed command line; None when it was empty and the help has been printed.
+
+    Raises:
+        ConfigError: an unknown command or argument.
+    """
+    parser = build_parser()
+    if not argv:
+        parser.print_help()
+        return None
+    _check_command(argv[0])
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and not getattr(commands()[arguments.command], "PASSES_BEAM_OPTIONS", False):
+        raise ConfigError(
+            f"clickparity {arguments.command} has no such argument",
+            " ".join(rest),
+            f"See: clickparity {arguments.command} --help.",
+        )
+    arguments.beam_options = rest
+    return arguments
 
 
 def _check_command(name: str) -> None:
@@ -113,18 +155,6 @@ def _check_command(name: str) -> None:
         from pipeline.strict_config import did_you_mean
 
         raise ConfigError("clickparity has no such command", repr(name), did_you_mean(name, known))
-
-
-def _configure_logging(verbose: bool) -> None:
-    """Our lines on stderr; those of the libraries only when asked for (errors come as exceptions)."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s", force=True)
-    if not verbose:
-        # Importing some of these sets their level: 51 is above CRITICAL and set once, early.
-        for library in ("apache_beam", "tensorflow", "absl", "root", "h5py", "matplotlib"):
-            logging.getLogger(library).setLevel(logging.CRITICAL + 1)
-        logging.getLogger().addFilter(lambda record: record.name != "root")
-        for handler in logging.getLogger().handlers:
-            handler.addFilter(lambda record: record.name != "root")
 
 
 def entry_point() -> None:

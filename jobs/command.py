@@ -72,17 +72,21 @@ def commands() -> dict[str, Command]:
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """--config and --set, as `jobs.config.load_run_config` takes them."""
-    parser.add_argument("--config", metavar="FILE", help="YAML of the pipeline, see configs/")
+    parser.add_argument(
+        "--config", metavar="FILE", help="YAML of a pipeline, see configs/ (default: defaults)"
+    )
     parser.add_argument(
         "--set",
         nargs="+",
         action="extend",
         default=[],
         metavar="KEY=VALUE",
-        help="overrides, e.g. model.norm=layer train.global_batch_size=512",
+        help="override options of the config, e.g. model.norm=layer train.global_batch_size=512",
     )
 
 
 def add_models_argument(parser: argparse.ArgumentParser) -> None:
     """--models: the directory that TF Serving watches."""
-    parser.add_argument("--models", required=True, metavar="DIR", help="of the published models")
+    parser.add_argument(
+        "--models", required=True, metavar="DIR", help="the directory that TF Serving watches"
+    )

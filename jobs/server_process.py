@@ -8,17 +8,15 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import ClickparityError
+from pipeline.python_process import python_command, python_environment
 
 __all__ = ["ServerProcess", "served"]
-
-_ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,13 +54,12 @@ def served(
         ClickparityError: the server ended, or the model did not become available in time.
     """
     grpc_address, rest_address = (f"127.0.0.1:{_free_port()}" for _ in range(2))
-    command = [sys.executable, "-m", "jobs.cli", "serve", "--models", str(models_dir)]
+    command = python_command(["-m", "jobs.cli", "serve", "--models", models_dir])
     command += ["--grpc-port", grpc_address.split(":")[1]]
     command += ["--rest-port", rest_address.split(":")[1]]
-    path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
     with open(log, "wb") as stream:
         process = subprocess.Popen(
-            command, stdout=stream, stderr=stream, env={**os.environ, "PYTHONPATH": path}
+            command, stdout=stream, stderr=stream, env={**os.environ, **python_environment()}
         )
         server = ServerProcess(grpc_address, rest_address, process)
         try:

@@ -14,8 +14,12 @@ HELP = "the whole product on a synthetic log, with a report"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    parser.add_argument("--out", default="demo_out", metavar="DIR")
-    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument(
+        "--out", default="demo_out", metavar="DIR", help="where all of it goes (default: demo_out)"
+    )
+    parser.add_argument(
+        "--rows", type=int, default=200_000, help="of the synthetic log (default: 200000)"
+    )
 
 
 def main(arguments: argparse.Namespace) -> Answer:

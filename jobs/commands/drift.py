@@ -14,9 +14,9 @@ HELP = "compare a data directory with an earlier one (a gate)"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    parser.add_argument("--data", required=True, metavar="DATA_DIR", help="today's")
+    parser.add_argument("--data", required=True, metavar="DATA_DIR", help="the new data")
     parser.add_argument(
-        "--against", required=True, metavar="DATA_DIR", help="the last accepted one's"
+        "--against", required=True, metavar="DATA_DIR", help="the data that was accepted last"
     )
     add_config_arguments(parser)
 

@@ -14,15 +14,15 @@ HELP = "metrics of a run on a split"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    parser.add_argument("--run", required=True, metavar="RUN_DIR")
-    parser.add_argument("--split", default="test")
+    parser.add_argument("--run", required=True, metavar="RUN_DIR", help="the run to measure")
+    parser.add_argument("--split", default="test", help="train, validation or test (default: test)")
     parser.add_argument(
         "--by",
         nargs="+",
         action="extend",
         default=[],
         metavar="COLUMN",
-        help="also per value of these columns of the schema",
+        help="also give the metrics for each value of these columns of the schema",
     )
 
 

@@ -14,9 +14,11 @@ HELP = "gate on the parity report, then publish the same bytes"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    parser.add_argument("--run", required=True, metavar="RUN_DIR")
+    parser.add_argument(
+        "--run", required=True, metavar="RUN_DIR", help="a run that `parity` has passed"
+    )
     add_models_argument(parser)
-    parser.add_argument("--name", required=True)
+    parser.add_argument("--name", required=True, metavar="NAME", help="of the served model")
 
 
 def main(arguments: argparse.Namespace) -> Answer:

@@ -14,13 +14,14 @@ HELP = "build RUN_DIR/export and prove that it scores as trained"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    parser.add_argument("--run", required=True, metavar="RUN_DIR")
-    parser.add_argument("--against", metavar="RUN_DIR", help="another run to show beside it")
+    parser.add_argument("--run", required=True, metavar="RUN_DIR", help="the trained run to prove")
+    parser.add_argument("--against", metavar="RUN_DIR", help="a second run to compare with")
     parser.add_argument(
         "--cpp-loader",
         choices=("auto", "on", "off"),
         default="auto",
-        help="score with TF Serving's C++ loader too; auto: where a compiler exists; on: always",
+        help="also score with TF Serving's C++ loader; auto: where a C++ compiler exists; on: fail "
+        "without one (default: auto)",
     )
 
 

@@ -14,16 +14,25 @@ HELP = "score the raw rows of a file with a server"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    parser.add_argument("--address", required=True, metavar="HOST:PORT")
-    parser.add_argument("--name", required=True)
-    parser.add_argument("--input", required=True, nargs="+", metavar="FILE")
+    parser.add_argument(
+        "--address", required=True, metavar="HOST:PORT", help="of the server's gRPC or REST port"
+    )
+    parser.add_argument("--name", required=True, metavar="NAME", help="of the served model")
+    parser.add_argument(
+        "--input", required=True, nargs="+", metavar="FILE", help="raw rows, scored in this order"
+    )
     parser.add_argument(
         "--schema",
         metavar="NAME|FILE",
-        help="of the file; default: text with a header, Parquet or JSON Lines by its ending",
+        help="layout of the files (default: by the ending: CSV with a header, Parquet, JSON Lines)",
     )
-    parser.add_argument("--protocol", choices=("grpc", "rest"), default="grpc")
-    parser.add_argument("--rows", type=int, help="only the first rows")
+    parser.add_argument(
+        "--protocol",
+        choices=("grpc", "rest"),
+        default="grpc",
+        help="which API the address belongs to (default: grpc)",
+    )
+    parser.add_argument("--rows", type=int, help="score only this many rows (default: all)")
 
 
 def main(arguments: argparse.Namespace) -> Answer:

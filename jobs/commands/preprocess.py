@@ -15,10 +15,19 @@ PASSES_BEAM_OPTIONS = True
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    parser.add_argument("--schema", required=True, metavar="NAME|FILE")
-    parser.add_argument("--input", required=True, nargs="+", metavar="GLOB")
-    parser.add_argument("--out", required=True, metavar="DATA_DIR")
-    parser.add_argument("--base-statistics", metavar="DIR", help="keep the ids of this vocabulary")
+    parser.add_argument(
+        "--schema",
+        required=True,
+        metavar="NAME|FILE",
+        help="a preset such as criteo, or a YAML file",
+    )
+    parser.add_argument("--input", required=True, nargs="+", metavar="GLOB", help="raw click logs")
+    parser.add_argument("--out", required=True, metavar="DATA_DIR", help="a new or empty directory")
+    parser.add_argument(
+        "--base-statistics",
+        metavar="DIR",
+        help="`statistics` folder of earlier data whose vocabulary ids are kept",
+    )
     add_config_arguments(parser)
 
 

@@ -15,8 +15,10 @@ HELP = "delete old versions, never the live one"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     add_models_argument(parser)
-    parser.add_argument("--name", required=True)
-    parser.add_argument("--keep", type=int, default=3)
+    parser.add_argument("--name", required=True, metavar="NAME", help="of the model")
+    parser.add_argument(
+        "--keep", type=int, default=3, help="how many of the newest versions stay (default: 3)"
+    )
 
 
 def main(arguments: argparse.Namespace) -> Answer:

@@ -14,11 +14,13 @@ HELP = "publish an export as the next version"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    parser.add_argument("--export", required=True, metavar="DIR")
-    add_models_argument(parser)
-    parser.add_argument("--name", required=True)
     parser.add_argument(
-        "--force", action="store_true", help="even if it was rolled back or is live"
+        "--export", required=True, metavar="DIR", help="a SavedModel, e.g. RUN_DIR/export"
+    )
+    add_models_argument(parser)
+    parser.add_argument("--name", required=True, metavar="NAME", help="of the served model")
+    parser.add_argument(
+        "--force", action="store_true", help="publish even if it is live already or was rolled back"
     )
 
 

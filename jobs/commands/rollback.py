@@ -15,8 +15,13 @@ HELP = "publish an older version again, under the next number"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     add_models_argument(parser)
-    parser.add_argument("--name", required=True)
-    parser.add_argument("--to", type=int, metavar="VERSION", help="default: the one before")
+    parser.add_argument("--name", required=True, metavar="NAME", help="of the model")
+    parser.add_argument(
+        "--to",
+        type=int,
+        metavar="VERSION",
+        help="the version to serve again (default: the one that was live before)",
+    )
 
 
 def main(arguments: argparse.Namespace) -> Answer:

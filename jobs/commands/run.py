@@ -15,8 +15,13 @@ PASSES_BEAM_OPTIONS = True
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    parser.add_argument("--input", nargs="+", default=[], metavar="GLOB")
-    parser.add_argument("--workdir", default="workdir", metavar="DIR")
+    parser.add_argument("--input", nargs="+", default=[], metavar="GLOB", help="raw click logs")
+    parser.add_argument(
+        "--workdir",
+        default="workdir",
+        metavar="DIR",
+        help="holds data/, runs/ and models/ (default: workdir)",
+    )
     add_config_arguments(parser)
 
 

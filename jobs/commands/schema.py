@@ -14,11 +14,22 @@ HELP = "write a first schema from a sample of a file"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    parser.add_argument("action", choices=("infer",))
-    parser.add_argument("file", metavar="FILE")
-    parser.add_argument("--out", metavar="FILE", help="default: print it")
-    parser.add_argument("--label", metavar="COLUMN", help="when it cannot be told from the values")
-    parser.add_argument("--sample-rows", type=int, default=100_000)
+    parser.add_argument(
+        "action", choices=("infer",), help="infer: from the columns and values of FILE"
+    )
+    parser.add_argument("file", metavar="FILE", help="CSV, TSV, JSON Lines or Parquet")
+    parser.add_argument("--out", metavar="FILE", help="a new YAML file (default: print the schema)")
+    parser.add_argument(
+        "--label",
+        metavar="COLUMN",
+        help="the click column, where the values do not show which it is",
+    )
+    parser.add_argument(
+        "--sample-rows",
+        type=int,
+        default=100_000,
+        help="how many rows to look at (default: 100000)",
+    )
 
 
 def main(arguments: argparse.Namespace) -> Answer:

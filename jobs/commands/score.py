@@ -16,13 +16,30 @@ PASSES_BEAM_OPTIONS = True
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     parser.add_argument(
-        "--model", required=True, metavar="DIR", help="an export or published version"
+        "--model",
+        required=True,
+        metavar="DIR",
+        help="an export, a published version, or MODELS/NAME (its latest version)",
     )
-    parser.add_argument("--input", required=True, nargs="+", metavar="GLOB")
-    parser.add_argument("--out", required=True, metavar="DIR")
-    parser.add_argument("--schema", metavar="NAME|FILE", help="of the files; default: the export's")
-    parser.add_argument("--format", choices=("parquet", "csv"), default="parquet")
-    parser.add_argument("--max-reject-rate", type=float, default=0.01)
+    parser.add_argument(
+        "--input", required=True, nargs="+", metavar="GLOB", help="files of raw rows"
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="a new or empty directory")
+    parser.add_argument(
+        "--schema", metavar="NAME|FILE", help="layout of the files (default: as the training data)"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("parquet", "csv"),
+        default="parquet",
+        help="of the scores (default: parquet)",
+    )
+    parser.add_argument(
+        "--max-reject-rate",
+        type=float,
+        default=0.01,
+        help="fail above this share of unreadable rows (default: 0.01)",
+    )
 
 
 def main(arguments: argparse.Namespace) -> Answer:

@@ -15,10 +15,16 @@ HELP = "serve published models (TF Serving if on PATH, else for development)"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     add_models_argument(parser)
-    parser.add_argument("--name", help="only this model")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--grpc-port", type=int, default=8500)
-    parser.add_argument("--rest-port", type=int, default=8501)
+    parser.add_argument("--name", help="serve only this model (default: all)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)"
+    )
+    parser.add_argument(
+        "--grpc-port", type=int, default=8500, help="0: any free port (default: 8500)"
+    )
+    parser.add_argument(
+        "--rest-port", type=int, default=8501, help="0: any free port (default: 8501)"
+    )
 
 
 def main(arguments: argparse.Namespace) -> Answer:

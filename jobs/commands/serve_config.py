@@ -17,10 +17,17 @@ HELP = "write the files that TF Serving is started with"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     add_models_argument(parser)
-    parser.add_argument("--out", required=True, metavar="DIR")
-    parser.add_argument("--name", help="only this model (needed for gs://)")
-    parser.add_argument("--base-path", metavar="DIR", help="where the server sees --models")
-    parser.add_argument("--num-batch-threads", type=int, default=os.cpu_count() or 4)
+    parser.add_argument("--out", required=True, metavar="DIR", help="where the files are written")
+    parser.add_argument("--name", help="only this model (required when --models is gs://)")
+    parser.add_argument(
+        "--base-path", metavar="DIR", help="the path of --models on the server (default: the same)"
+    )
+    parser.add_argument(
+        "--num-batch-threads",
+        type=int,
+        default=os.cpu_count() or 4,
+        help="batches scored at once (default: CPU cores here)",
+    )
 
 
 def main(arguments: argparse.Namespace) -> Answer:

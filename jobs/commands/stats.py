@@ -15,7 +15,7 @@ HELP = "show the statistics of a data directory"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    parser.add_argument("data", metavar="DATA_DIR")
+    parser.add_argument("data", metavar="DATA_DIR", help="what `preprocess` wrote")
 
 
 def main(arguments: argparse.Namespace) -> Answer:

@@ -14,17 +14,25 @@ HELP = "write a click log whose true click probabilities are known"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    parser.add_argument("--out", required=True, metavar="DIR")
-    parser.add_argument("--rows", required=True, type=int)
-    parser.add_argument("--ctr", type=float, default=0.02, help="mean click probability")
-    parser.add_argument("--days", type=int, default=7)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--drift", type=float, default=1.0, help="scale of the day-to-day drift")
-    parser.add_argument("--files", type=int, default=4)
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help="where the CSV files are written"
+    )
+    parser.add_argument("--rows", required=True, type=int, help="of all files together")
+    parser.add_argument(
+        "--ctr", type=float, default=0.02, help="mean click probability (default: 0.02)"
+    )
+    parser.add_argument("--days", type=int, default=7, help="that the log covers (default: 7)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="another one gives other rows (default: 0)"
+    )
+    parser.add_argument(
+        "--drift", type=float, default=1.0, help="scale of the day-to-day drift (default: 1)"
+    )
+    parser.add_argument("--files", type=int, default=4, help="how many CSV files (default: 4)")
     parser.add_argument(
         "--sequences",
         action="store_true",
-        help="with contextual, clicked and unclicked ads (--schema synthetic_sequences)",
+        help="add contextual, clicked and unclicked ads (--schema synthetic_sequences)",
     )
 
 

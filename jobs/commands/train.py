@@ -14,8 +14,13 @@ HELP = "train a model on a data directory"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    parser.add_argument("--data", required=True, metavar="DATA_DIR")
-    parser.add_argument("--out", required=True, metavar="RUN_DIR")
+    parser.add_argument("--data", required=True, metavar="DATA_DIR", help="what `preprocess` wrote")
+    parser.add_argument(
+        "--out",
+        required=True,
+        metavar="RUN_DIR",
+        help="a new directory, or one of the same training to go on with",
+    )
     add_config_arguments(parser)
 
 

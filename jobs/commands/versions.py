@@ -15,7 +15,7 @@ HELP = "list the published versions of a model"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     add_models_argument(parser)
-    parser.add_argument("--name", required=True)
+    parser.add_argument("--name", required=True, metavar="NAME", help="of the model")
 
 
 def main(arguments: argparse.Namespace) -> Answer:

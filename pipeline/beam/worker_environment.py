@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 
+from pipeline.python_process import python_environment
+
 __all__ = ["worker_environment"]
 
 _FRUGAL = {
@@ -27,10 +29,13 @@ def worker_environment(options: PipelineOptions) -> Iterator[None]:
     if options.view_as(DirectOptions).direct_running_mode != "multi_processing":
         yield
         return
-    added = {name: value for name, value in _FRUGAL.items() if name not in os.environ}
+    # Beam starts them with `python -m` from the working directory, which is to shadow nothing.
+    added = {n: v for n, v in _FRUGAL.items() if n not in os.environ} | python_environment()
+    before = {name: os.environ[name] for name in added if name in os.environ}
     os.environ.update(added)
     try:
         yield
     finally:
         for name in added:
             os.environ.pop(name, None)
+        os.environ.update(before)

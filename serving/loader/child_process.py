@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
+
+from pipeline.python_process import python_command
 
 __all__ = ["why_failed"]
 
@@ -28,7 +29,7 @@ def why_failed(
     """
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        [sys.executable, *arguments],
+        python_command(arguments),
         env={**os.environ, **quiet, **(environment or {})},
         capture_output=True,
         text=True,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from models.norms.batch import BatchNormConfig
 from models.run_directory import RunDirectory
 from pipeline.errors import ClickparityError
+from pipeline.python_process import python_environment
 from serving.loader.child_process import why_failed
 from serving.parity.checks import LOGIT_BAR, Check
 from serving.parity.logits import largest_difference
@@ -20,7 +20,6 @@ __all__ = ["replica_equality"]
 
 _ROWS = 256  # the global batch; even, so that two replicas see equally many
 _TIMEOUT_S = 600
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 def replica_equality(run: RunDirectory, encoded: Mapping[str, np.ndarray]) -> Check:
@@ -58,7 +57,6 @@ def replica_equality(run: RunDirectory, encoded: Mapping[str, np.ndarray]) -> Ch
 
 
 def _step(run: RunDirectory, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
     with tempfile.TemporaryDirectory() as scratch:
         asked, answered = Path(scratch) / "rows.npz", Path(scratch) / "answer.npz"
         np.savez(asked, **rows)  # type: ignore[arg-type]
@@ -66,7 +64,7 @@ def _step(run: RunDirectory, rows: Mapping[str, np.ndarray]) -> dict[str, np.nda
         reason = why_failed(
             [*module, str(run.path.resolve()), str(asked), str(answered)],
             timeout_s=_TIMEOUT_S,
-            environment={"PYTHONPATH": path},
+            environment=python_environment(),
         )
         if reason is not None:
             raise ClickparityError("the run must train a step on one and on two replicas", reason)

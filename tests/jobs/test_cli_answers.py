@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -61,6 +62,13 @@ def test_help_of_every_command_imports_nothing_heavy() -> None:
             assert name in texts[""], f"{name} is not in the list of commands"
             assert "--json" in text
             assert len(text.splitlines()) > 4
+
+
+def test_without_a_command_the_help_is_printed(cli: Cli) -> None:
+    outcome = cli()
+    assert (outcome.code, outcome.err) == (0, "")
+    groups = ["first look:", "data:", "model:", "publish:", "serve:", "operate:"]
+    assert [line for line in outcome.out.splitlines() if line in groups] == groups
 
 
 def test_models_lists_what_a_config_may_say(cli: Cli) -> None:
@@ -249,3 +257,38 @@ def test_a_command_that_was_stopped_says_how_to_go_on(
     monkeypatch.setattr("jobs.commands.versions.main", stopped)
     outcome = cli("versions", "--models", "m", "--name", "n")
     outcome.refused(143, "at step 7; the same command goes on")
+
+
+def test_every_argument_of_every_command_has_a_help_line() -> None:
+    from jobs.command import commands
+
+    for name, command in commands().items():
+        parser = argparse.ArgumentParser()
+        command.add_arguments(parser)
+        for action in parser._actions:
+            assert action.help, f"{name} {action.dest}"
+            assert len(action.help) > 5, f"{name} {action.dest}"
+
+
+def test_an_unexpected_error_is_a_record_when_the_log_is_json(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import jobs.show.choices
+
+    def broken() -> None:
+        raise RuntimeError("why")
+
+    monkeypatch.setattr(jobs.show.choices, "choices", broken)
+    with pytest.raises(RuntimeError, match="why"):
+        cli("models")
+    outcome = cli("models", "--log-format", "json")
+    assert outcome.code == 1
+    record = json.loads(outcome.err)
+    assert record["level"] == "ERROR"
+    assert "RuntimeError: why" in record["exception"]
+
+
+def test_a_refusal_is_a_record_when_the_log_is_json(cli: Cli, tmp_path: Path) -> None:
+    outcome = cli("stats", tmp_path, "--log-format", "json")
+    assert outcome.code == 2
+    assert json.loads(outcome.err)["message"].startswith("clickparity: ")

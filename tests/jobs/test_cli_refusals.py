@@ -49,7 +49,7 @@ def log(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "argv, phrases",
     [
-        ([], ["COMMAND"]),
+        (["--verbose"], ["COMMAND"]),
         (["trian"], ["trian", "train"]),
         (["synth", "--rows", "10"], ["--out"]),
         (["synth", "--out", "{tmp}/o", "--rows", "ten"], ["--rows", "ten"]),

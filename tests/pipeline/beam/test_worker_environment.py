@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -21,6 +24,21 @@ def test_worker_processes_get_one_tensorflow_thread_each(monkeypatch: pytest.Mon
         code = "import os; print([os.environ[f'TF_NUM_{k}OP_THREADS'] for k in ('INTRA', 'INTER')])"
         assert answer_of(["-c", code], timeout_s=60).strip() == "['1', '7']"
     assert dict(os.environ) == before
+
+
+def test_worker_processes_do_not_import_from_the_working_directory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "pipeline").mkdir()
+    (tmp_path / "pipeline" / "__init__.py").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", "")
+    show = [sys.executable, "-c", "import pipeline; print(pipeline.__file__)"]
+    with worker_environment(PipelineOptions(PROCESSES)):
+        found = subprocess.run(show, capture_output=True, text=True, check=True).stdout.strip()
+    assert not Path(found).is_relative_to(tmp_path)
+    assert os.environ["PYTHONPATH"] == ""
+    assert "PYTHONSAFEPATH" not in os.environ
 
 
 def test_it_is_put_back_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
