@@ -158,10 +158,18 @@ def difference_of(
             repr(cluster),
             f"Choose from: {', '.join(rows.clusters) or 'none here'}; or leave it out.",
         )
-    logits = [[s.raw if raw else s.logits for s in side] for side in (ours, other)]
+    ours_logits, other_logits = (
+        [scores.raw if raw else scores.logits for scores in side] for side in (ours, other)
+    )
     clusters = None if cluster is None else rows.clusters[cluster]
     return paired_difference(
-        metric, rows.label, *logits, rows.weight, clusters, seed_deviation=seed_deviation
+        metric,
+        rows.label,
+        ours_logits,
+        other_logits,
+        rows.weight,
+        clusters,
+        seed_deviation=seed_deviation,
     )
 
 
@@ -180,10 +188,15 @@ def compare(
     """One comparison by itself; `compared_with` for several.
 
     Args:
-        ours, other, metric, cluster, raw, seed_deviation: see `difference_of`; the metric has a direction.
+        ours: one a seed.
+        other: the same seeds in the same order.
+        metric: one of DIRECTIONS.
+        cluster: a key of the rows' clusters; None: every row stands for itself.
         names: of both.
         margin: in units of the metric; how much worse is still no worse.
         level: of the interval.
+        raw: see `difference_of`.
+        seed_deviation: see `difference_of`.
 
     Raises:
         ConfigError: as `difference_of`; a metric without a direction; a margin below 0.
@@ -209,8 +222,12 @@ def compared_with(
     Args:
         other: one a seed.
         candidates: by name, the same seeds.
-        metric, cluster, margin, level, raw: see `compare`.
+        metric: see `compare`.
+        cluster: see `compare`.
         name: of the other.
+        margin: see `compare`.
+        level: of all intervals together.
+        raw: see `difference_of`.
         pool_seeds: take the seeds' deviation of all candidates together. A few seeds a candidate say little
             about it; right where the candidates' trainings are about equally noisy.
 

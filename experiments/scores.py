@@ -55,7 +55,7 @@ class Rows:
 
     def save(self, path: Path) -> None:
         """Writes one .npz, whole or not at all."""
-        arrays = {"label": self.label, "weight": self.weight}
+        arrays: dict[str, NDArray] = {"label": self.label, "weight": self.weight}
         arrays |= {_CLUSTER + key: codes for key, codes in self.clusters.items()}
         if self.truth is not None:
             arrays["truth"] = self.truth
