@@ -39,7 +39,7 @@ fuzz: install  ## 100,000 good and bad requests against the local server, 20,000
 lint: install  ## ruff, mypy, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy pipeline models serving jobs clickparity
+	$(BIN)/mypy pipeline models serving experiments jobs clickparity
 	$(BIN)/mypy --explicit-package-bases benchmarks
 	$(BIN)/lint-imports
 

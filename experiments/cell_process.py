@@ -103,7 +103,7 @@ def run_cell(cell: Cell, folder: Path) -> None:
 
 
 def _runner(name: str) -> Runner:
-    """ "module:function", or "FILE.py:function" for one that no package holds."""
+    """By "module:function", or "FILE.py:function" for one that no package holds."""
     module_name, _, function = name.rpartition(":")
     if module_name.endswith(".py"):
         spec = importlib.util.spec_from_file_location("experiments_runner", module_name)

@@ -31,7 +31,7 @@ def data_rows(data: DataDirectory, split: str) -> Rows:
 
     Clusters are the column that `split: {by: key}` keeps together ("user"), the datetime parts of the
     schema's time column together ("time": hour and weekday are the hours of a week), and every carried
-    column under its own name. Of a column that is kept as an id only, values that share an id share a cluster.
+    column under its own name. Where only an id is kept of a column, values of one id share a cluster.
 
     Raises:
         ConfigError: the split has no rows.
@@ -66,13 +66,17 @@ def _keys(data: DataDirectory) -> dict[str, Callable[[_Batch], NDArray]]:
     schema, spec = data.schema, data.spec
     position = {feature.name: i for i, feature in enumerate(spec.categorical)}
     found: dict[str, Callable[[_Batch], NDArray]] = {}
+
+    def column(tensor: str, i: int) -> Callable[[_Batch], NDArray]:
+        return lambda batch: batch[tensor][:, i]
+
     for i, name in enumerate(spec.carry):
         if name != TRUTH:
-            found[name] = lambda batch, i=i: batch["carry"][:, i]
+            found[name] = column("carry", i)
     for feature in schema.features:
         is_user = isinstance(feature, CategoricalFeature) and feature.column == schema.split.key
         if is_user and feature.name in position:
-            found[USER] = lambda batch, i=position[feature.name]: batch["ids"][:, i]
+            found[USER] = column("ids", position[feature.name])
     times = [
         position[name]
         for feature in schema.features

@@ -97,10 +97,10 @@ def run_cells(
     """
     say = say or _to_stderr
     make_writable(folder)
-    unique = {cell.identity: cell for cell in reversed(cells)}
+    unique = _unique(cells)
     missing = [
         cell
-        for cell in dict((cell.identity, unique[cell.identity]) for cell in cells).values()
+        for cell in unique
         if read_result(folder, cell) is None and (retry or not _lasting(folder, cell))
     ]
     say(f"{len(unique)} cells, {len(unique) - len(missing)} of them done")
@@ -114,6 +114,14 @@ def run_cells(
             found = CellFailure(cell, Failure.CRASHED, "its result is not there any more")
         outcomes.append(dataclasses.replace(found, cell=cell))
     return outcomes
+
+
+def _unique(cells: Sequence[Cell]) -> list[Cell]:
+    """The first of each identity, in order."""
+    first: dict[str, Cell] = {}
+    for cell in cells:
+        first.setdefault(cell.identity, cell)
+    return list(first.values())
 
 
 def _lasting(folder: Path, cell: Cell) -> bool:
