@@ -190,7 +190,7 @@ def test_what_cannot_be_paired_is_refused():
         compare(GOOD[:1], others)
     with pytest.raises(ConfigError, match="at least one; got 3 against 1"):
         compare(GOOD, POOR[:1])
-    with pytest.raises(ConfigError, match="got 'user'. Choose from: time"):
+    with pytest.raises(ConfigError, match=r"got 'user'\. Choose from: time"):
         compare(GOOD, POOR, cluster="user")
     with pytest.raises(ConfigError, match="known of log_loss, auc, normalized_entropy"):
         compare(GOOD, POOR, "calibration_ratio")

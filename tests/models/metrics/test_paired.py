@@ -94,7 +94,7 @@ def test_clusters_seeds_and_weights_against_plain_loops():
 
 
 @pytest.mark.parametrize("metric", PAIRED_METRICS)
-@pytest.mark.parametrize("clustered", (False, True))
+@pytest.mark.parametrize("clustered", [False, True])
 def test_every_metric_has_the_error_of_the_bootstrap(metric, clustered):
     rng = np.random.default_rng(3)
     rows, groups = 3000, 150
