@@ -40,7 +40,7 @@ def data(tmp_path: Path) -> DataDirectory:
     path = tmp_path / "data"
     path.mkdir()
     split = {"rows": ROWS, "shards": 1, "label_rate": 0.2}
-    splits = {name: split for name in ("train", "validation", "test")}
+    splits = dict.fromkeys(("train", "validation", "test"), split)
     (path / "summary.json").write_text(json.dumps({"splits": splits}))
     (path / "_SUCCESS").write_text("0123456789abcdef\n")
     return DataDirectory.open(path)
@@ -92,7 +92,7 @@ def test_every_split_that_is_asked_for_is_scored(data, folder):
     (result,) = run_cells([fake(data, splits=("validation", "test"))], folder, say=silent)
     assert set(result.metrics) == {"validation", "test"}
     assert len(result.scores("validation").logits) == ROWS
-    with pytest.raises(ConfigError, match="train of .*validation, test"):
+    with pytest.raises(ConfigError, match=r"train of .*validation, test"):
         result.scores("train")
 
 
@@ -137,7 +137,7 @@ def test_a_wrong_config_stops_all_of_it(data, folder, tmp_path):
     journal = tmp_path / "journal"
     do = {"journal": str(journal)}
     cells = [fake(data, "wrong", fail="config", **do), fake(data, "never", seed=5, **do)]
-    with pytest.raises(ConfigError, match="groups must divide units; got groups=3, units=8. Try"):
+    with pytest.raises(ConfigError, match=r"groups must divide units; got groups=3, units=8\. Try"):
         run_cells(cells, folder, say=silent)
     assert started(journal) == ["wrong"]
 
@@ -171,7 +171,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("number", (signal.SIGTERM, signal.SIGINT, signal.SIGKILL))
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_no_cell_outlives_whoever_started_it(data, folder, tmp_path, number):
     journal = tmp_path / "journal"
     cells = [fake(data, str(i), seed=i, sleep_s=60, journal=str(journal)) for i in range(3)]

@@ -113,7 +113,7 @@ def test_a_share_trains_on_that_share_of_every_epoch(data, tmp_path):
 
 def test_a_training_that_diverges_is_a_failure_of_its_own(data, tmp_path):
     train = {**TRAIN, "learning_rate": 1e30, "loss": "bce"}
-    with pytest.raises(DivergedError, match="must (stay|be) finite"):
+    with pytest.raises(DivergedError, match=r"must (stay|be) finite"):
         run_cell(Cell.of(data, {**SECTIONS, "train": train}), tmp_path)
 
 
