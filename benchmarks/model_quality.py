@@ -123,7 +123,7 @@ def run_cells(
 
 def read_results(cells: Sequence[Cell], workdir: Path) -> list[Result]:
     """The results that there are, with the engine's own under "engine"."""
-    found = []
+    found: list[Result] = []
     for log, group in itertools.groupby(cells, key=lambda cell: cell.log):
         data = opened(workdir, log)
         if data is None:
@@ -155,7 +155,8 @@ def _figures(cell: Cell, data: DataDirectory, result: CellResult) -> dict[str, A
 
 def auc_difference(ours: Sequence[Result], other: Sequence[Result]) -> Interval:
     """AUC(ours) - AUC(other) on the test rows that both scored, over the seeds, with its 95 % interval."""
-    found = compare(*([one["engine"].scores() for one in side] for side in (ours, other)), "auc")
+    scores, others = ([one["engine"].scores() for one in side] for side in (ours, other))
+    found = compare(scores, others, "auc")
     return found.difference, found.low, found.high
 
 

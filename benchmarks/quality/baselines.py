@@ -33,11 +33,11 @@ TREE_OPTIONS = (
 
 def fit_and_score(cell: Cell, data: DataDirectory, work: Path) -> CellOutcome:
     """The runner of a cell that says `baseline: logistic_regression` or `lightgbm`; scores the test split."""
-    splits = [encoded_rows(data, split) for split in ("train", "validation", "test")]
+    train, validation, test = (encoded_rows(data, s) for s in ("train", "validation", "test"))
     if cell.sections["baseline"] == "lightgbm":
-        logits, chosen = lightgbm_logits(*splits, data.spec, cell.seed)
+        logits, chosen = lightgbm_logits(train, validation, test, data.spec, cell.seed)
     else:
-        logits, chosen = logistic_regression_logits(*splits, data.spec)
+        logits, chosen = logistic_regression_logits(train, validation, test, data.spec)
     scored = {"test": SplitLogits.uncalibrated(np.asarray(logits, np.float64))}
     return CellOutcome(scored, {"chosen": chosen}, data.num_rows("train"))
 
