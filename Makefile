@@ -47,9 +47,9 @@ format: install  ## rewrite the code as ruff likes it
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install  ## ratios against peers, one table a benchmark
+bench: install  ## every benchmark against the peers that are installed; BENCH=--quick: minutes, not hours
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
-	@for name in preprocess training serving; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
+	$(BIN)/python benchmarks/all.py $(BENCH)
 
 bench-models: install  ## quality of the models against a known truth: two to three hours, goes on where it stopped
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'

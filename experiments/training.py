@@ -14,7 +14,7 @@ from experiments.outcome import CellOutcome, SplitLogits
 from models.calibration import Calibration, LossCorrection, fit_calibration
 from models.config.train import parse_train_config
 from models.run_directory import RunDirectory
-from models.training.scoring import evaluate_run
+from models.training.scoring import score_split
 from models.training.trainer import BatchSource, TrainResult, train_on
 from models.zoo.base import CTRModel
 from pipeline.records.data_directory import DataDirectory
@@ -37,7 +37,7 @@ def train_and_score(cell: Cell, data: DataDirectory, work: Path) -> CellOutcome:
     calibration, report = _calibrated(cell, data, model, result.loss, batch_size)
     scored: dict[str, SplitLogits] = {}
     for split in cell.splits:
-        raw = evaluate_run(model, data, split, batch_size).logit
+        raw = score_split(model, data, split, batch_size).logit
         corrected = calibration.correction.logits(raw).numpy()
         calibrated = calibration.logits(tf.constant(raw)).numpy()
         scored[split] = SplitLogits(calibrated=calibrated, raw=raw, corrected=corrected)
@@ -73,7 +73,7 @@ def _calibrated(
     if not data.num_rows("validation"):
         return Calibration(correction), {"kind": "identity", "reason": "no validation rows"}
     kind = cell.sections["calibration"]["kind"]
-    held_out = evaluate_run(model, data, "validation", batch_size)
+    held_out = score_split(model, data, "validation", batch_size)
     calibration, report = fit_calibration(
         held_out.logit,
         held_out.label,

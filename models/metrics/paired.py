@@ -28,8 +28,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import stdtr, stdtrit
 
-from models.metrics.intervals import Interval, check_level, placements
 from models.metrics.checked_arrays import Array, checked_rows, cluster_codes, loss_terms
+from models.metrics.intervals import Interval, check_level, placements
 from pipeline.errors import ConfigError
 
 __all__ = ["PAIRED_METRICS", "PairedDifference", "SeedDeviation", "paired_difference"]
