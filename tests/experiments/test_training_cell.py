@@ -74,7 +74,7 @@ def test_a_killed_cell_goes_on_from_its_checkpoint_to_the_same_bits(
 ):
     cell = Cell.of(
         data,
-        {**SECTIONS, "train": {**TRAIN, "checkpoint_every_steps": 8, "steps_per_execution": 4}},
+        {**SECTIONS, "train": {**TRAIN, "checkpoint_every_steps": 8}},
         seed=3,
         splits=("validation", "test"),
     )
