@@ -39,9 +39,8 @@ def metric_difference(run: RunDirectory, other: RunDirectory) -> Check:
         scored = score_split(each.load_model(dropout=0.0), data_of(each), "test")
         logits.append(np.asarray(load_calibration(each).logits(tf.constant(scored.logit))))
     label, weight = scored.label, scored.weight
-    ours, others = ([side] for side in logits)
     found = {
-        name: paired_difference(name, label, ours, others, weight).interval()
+        name: paired_difference(name, label, logits[:1], logits[1:], weight).interval()
         for name in PAIRED_METRICS
     }
     differences: dict[str, Any] = {n: interval_json(found[n]) for n in sorted(found)}
