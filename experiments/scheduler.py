@@ -18,6 +18,7 @@ from typing import IO
 from experiments.cell import Cell, CellFailure, CellResult, Failure, read_failure, read_result
 from experiments.cell_process import CELL_FAILED
 from pipeline.errors import ConfigError, Interrupted
+from pipeline.python_process import python_command, python_environment
 from pipeline.step_directory import make_writable, write_atomically
 
 __all__ = ["Budget", "Outcome", "run_cells"]
@@ -26,7 +27,6 @@ Outcome = CellResult | CellFailure
 _LOOK_EVERY_S = 0.05
 _GRACE_S = 60.0  # for writing a checkpoint
 _LOG_TAIL = 2000
-_ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,14 +59,7 @@ class Budget:
         limits = dict.fromkeys((*names, "OPENBLAS_NUM_THREADS"), str(self.threads))
         # Waiting threads that spin would burn the processor time of whatever else runs.
         limits |= {"OMP_WAIT_POLICY": "passive", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
-        return {**limits, **os.environ, "PYTHONPATH": _python_path()}
-
-
-def _python_path() -> str:
-    """The checkout first, or what the user has: never the working directory by itself."""
-    known = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    installed = _ROOT.name in ("site-packages", "dist-packages")
-    return os.pathsep.join(known if installed else [str(_ROOT), *known])
+        return {**limits, **os.environ, **python_environment()}
 
 
 def run_cells(
@@ -179,12 +172,10 @@ class _Schedule:
         work.mkdir(parents=True, exist_ok=True)
         write_atomically(work / "cell.json", json.dumps(cell.to_json(), indent=1))
         (work / "failure.json").unlink(missing_ok=True)
-        # -P: folders named models or jobs in the working directory are not taken for ours.
-        command = [sys.executable, "-P", "-m", "experiments.cell_process"]
         paths = (work / "cell.json", self._folder, work / "failure.json")
         log = open(work / "log.txt", "wb")  # noqa: SIM115 - closed when the process has ended
         process = subprocess.Popen(
-            [*command, *(str(path.absolute()) for path in paths)],
+            python_command(["-m", "experiments.cell_process", *(p.absolute() for p in paths)]),
             stdin=subprocess.PIPE,  # closed by our end, however we end: the cell ends with us
             stdout=log,
             stderr=log,
