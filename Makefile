@@ -39,7 +39,7 @@ fuzz: install  ## 100,000 good and bad requests against the local server, 20,000
 lint: install  ## ruff, mypy, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy pipeline models serving jobs clickparity
+	$(BIN)/mypy pipeline models serving experiments jobs clickparity
 	$(BIN)/mypy --explicit-package-bases benchmarks
 	$(BIN)/lint-imports
 
@@ -47,9 +47,9 @@ format: install  ## rewrite the code as ruff likes it
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install  ## ratios against peers, one table a benchmark
+bench: install  ## every benchmark against the peers that are installed; BENCH=--quick: minutes, not hours
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
-	@for name in preprocess training serving; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
+	$(BIN)/python benchmarks/all.py $(BENCH)
 
 bench-models: install  ## quality of the models against a known truth: two to three hours, goes on where it stopped
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'

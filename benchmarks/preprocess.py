@@ -1,6 +1,6 @@
 """Preprocessing against its peers: one table of ratios, measured in one run, and a profile.
 
-    python benchmarks/preprocess.py [--quick] [--out preprocess.json] [--workdir DIR]
+    python benchmarks/preprocess.py [--quick|--tiny] [--out preprocess.json] [--workdir DIR]
 
 Every measurement is a process of its own. Throughput is marginal, (rows2 - rows1) / (seconds2 -
 seconds1), so that start-up (importing TensorFlow) does not hide what a row costs; wall times are
@@ -47,28 +47,42 @@ INSTALL = (
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """Rows of the two runs whose difference is measured, by job."""
+    """Rows of the two runs whose difference is measured, by job; of a single run nothing is.
 
-    fast: tuple[int, int]
-    beam_rows: tuple[int, int]
-    tft: tuple[int, int]
-    memory: tuple[int, int]
+    Attributes:
+        fast: of ours and of Polars.
+        beam_rows, tft: of the slow peers.
+        memory: of one worker whose peak is taken; None: not measured.
+        layouts: of encoded rows that are written and read.
+        modes: of worker processes of ours: any of "1 core", "1 worker", "2 workers".
+        written: how encoded rows are written.
+        read: how they are read, with the size of a batch.
+    """
+
+    fast: tuple[int, ...]
+    beam_rows: tuple[int, ...]
+    tft: tuple[int, ...]
+    memory: tuple[int, int] | None
     layouts: int
+    modes: tuple[str, ...] = ("1 core", "1 worker", "2 workers")
+    written: tuple[str, ...] = ("packed", "examples", "protobuf")
+    read: tuple[str, ...] = ("packed:512", "examples:512", "packed:4096", "examples:4096")
 
 
 FULL = Sizes(
     (200_000, 1_000_000), (10_000, 40_000), (50_000, 200_000), (1_000_000, 4_000_000), 200_000
 )
 QUICK = Sizes((50_000, 200_000), (5_000, 20_000), (10_000, 30_000), (100_000, 400_000), 50_000)
+TINY = Sizes((1_000,), (100,), (1_000,), None, 1_000, ("1 worker",), ("packed",), ("packed:512",))
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A preprocessing job to measure at two sizes."""
+    """A preprocessing job to measure at its sizes."""
 
     name: str
     script: str
-    sizes: tuple[int, int]
+    sizes: tuple[int, ...]
     options: tuple[str, ...] = ()
     python: str = sys.executable
     one_core: bool = False
@@ -123,7 +137,7 @@ class Bench:
 
     def job(self, script: str, rows: int, *options: str, **keywords: Any) -> dict[str, Any]:
         """A preprocessing job over the first `rows` rows; its output is removed again."""
-        part = min(rows, 50_000 if rows % 50_000 == 0 else 5_000)
+        part = next(size for size in (50_000, 5_000, 100) if rows % size == 0)
         paths = write_log(self.workdir / "log", rows, part)
         out = self.workdir / "out"
         shutil.rmtree(out, ignore_errors=True)
@@ -144,8 +158,7 @@ class Bench:
                     found.setdefault((job.name, rows), []).append(measured)
                 _say(f"round {turn + 1} of {rounds}: {job.name}")
         for job in jobs:
-            small, large = (found[job.name, rows] for rows in job.sizes)
-            self.results[job.name] = _marginal(job.sizes, small, large)
+            self.results[job.name] = _marginal({rows: found[job.name, rows] for rows in job.sizes})
             _say(f"{job.name}: {_rate(self.results[job.name])} rows/s")
 
     def rate(self, name: str, key: str = "rows_per_s") -> float | None:
@@ -159,9 +172,14 @@ class Bench:
         """Both passes to shuffled packed TFRecords."""
         ours, sizes = "clickparity_job.py", self.sizes
         quick = [
-            Job("clickparity, 1 core", ours, sizes.fast, one_core=True),
-            Job("clickparity, 1 worker", ours, sizes.fast),
-            Job("clickparity, 2 workers", ours, sizes.fast, ("--workers=2",)),
+            Job(
+                f"clickparity, {mode}",
+                ours,
+                sizes.fast,
+                ("--workers=2",) if mode == "2 workers" else (),
+                one_core=mode == "1 core",
+            )
+            for mode in sizes.modes
         ]
         if importlib.util.find_spec("polars"):
             quick.append(Job("Polars script, 2 threads", "polars_job.py", sizes.fast))
@@ -177,19 +195,21 @@ class Bench:
     def profile(self) -> None:
         """Where the time goes, on one core."""
         options = ("--profile",)
-        found = self.job("clickparity_job.py", self.sizes.fast[1], *options, one_core=True)
+        found = self.job("clickparity_job.py", self.sizes.fast[-1], *options, one_core=True)
         self.results["profile"] = {k: found[k] for k in ("rows", "phases", "functions", "gone")}
 
     def memory(self) -> None:
         """Peak memory of one worker; the cardinality is held, the rows are not."""
+        if self.sizes.memory is None:
+            return
         peaks = [self.job("clickparity_job.py", rows)["peak_mb"] for rows in self.sizes.memory]
         self.results["memory"] = {"rows": list(self.sizes.memory), "peak_mb": peaks}
         _say(f"peak memory: {peaks[0]:.0f} MB and {peaks[1]:.0f} MB")
 
     def layouts(self) -> None:
         """Writing and reading encoded rows."""
-        modes = ["write_packed", "write_examples", "write_protobuf"]
-        modes += [f"read_{kind}:{n}" for n in (512, 4096) for kind in ("packed", "examples")]
+        modes = [f"write_{how}" for how in self.sizes.written]
+        modes += [f"read_{how}" for how in self.sizes.read]
         for mode in modes:
             rows = self.sizes.layouts // (20 if mode == "write_protobuf" else 1)
             arguments = (mode, str(self.workdir), str(rows))
@@ -243,8 +263,8 @@ class Bench:
                 name,
                 _rate(found),
                 _rate(found, "rows_per_cpu_s"),
-                *(f"{s:.1f} s" for s in found["seconds"]),
-                f"{found['peak_mb'][1]:.0f} MB",
+                *(f"{found['seconds'][end]:.1f} s" for end in (0, -1)),
+                f"{found['peak_mb'][-1]:.0f} MB",
             ]
             for name, found in self.results.items()
             if "cpu_seconds" in found and "runs" in found
@@ -279,28 +299,26 @@ class Bench:
         )
         if profile["gone"]:
             parts.append("not found by the profile: " + ", ".join(profile["gone"]))
-        parts += [f"skipped: {name} ({how})" for name, how in self.skipped.items()]
+        parts += [f"{name}: skipped; {how}" for name, how in self.skipped.items()]
         return "\n".join(parts)
 
 
-def _marginal(
-    sizes: tuple[int, int], small: list[dict[str, Any]], large: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """What a further row costs, from the medians of some runs at two sizes."""
+def _marginal(runs: dict[int, list[dict[str, Any]]]) -> dict[str, Any]:
+    """What a further row costs, from the medians of some runs at two sizes, by rows."""
 
     def medians(key: str) -> list[float]:
-        return [statistics.median(run[key] for run in runs) for runs in (small, large)]
+        return [statistics.median(run[key] for run in some) for some in runs.values()]
 
-    rows, seconds, cpu_seconds = sizes[1] - sizes[0], medians("seconds"), medians("cpu_seconds")
-    spent, worked = seconds[1] - seconds[0], cpu_seconds[1] - cpu_seconds[0]
+    sizes, seconds, cpu_seconds = list(runs), medians("seconds"), medians("cpu_seconds")
+    rows, spent, worked = (x[-1] - x[0] for x in (sizes, seconds, cpu_seconds))
     return {
-        "rows": list(sizes),
+        "rows": sizes,
         "rows_per_s": rows / spent if spent > 0 else None,
         "rows_per_cpu_s": rows / worked if worked > 0 else None,
         "seconds": seconds,
         "cpu_seconds": cpu_seconds,
         "peak_mb": medians("peak_mb"),
-        "runs": {"small": small, "large": large},
+        "runs": list(runs.values()),
     }
 
 
@@ -322,6 +340,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--quick", action="store_true", help="small sizes: a smoke test, not numbers"
     )
+    parser.add_argument("--tiny", action="store_true", help="hundreds of rows: does it run?")
     parser.add_argument("--out", default="preprocess.json", help="where the results go")
     parser.add_argument("--workdir", help="parent of the temporary directory for logs and outputs")
     parser.add_argument(
@@ -333,15 +352,15 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     chosen = arguments.only or ["preprocessing", "memory", "layouts"]
     with tempfile.TemporaryDirectory(dir=arguments.workdir) as workdir:
-        sizes = QUICK if arguments.quick else FULL
-        bench = Bench(Path(workdir), sizes, 1 if arguments.quick else arguments.rounds)
+        sizes = TINY if arguments.tiny else QUICK if arguments.quick else FULL
+        bench = Bench(Path(workdir), sizes, arguments.rounds if sizes is FULL else 1)
         for part in [*chosen, "profile"]:
             getattr(bench, part)()
             result = {
                 "machine": {"cores": os.cpu_count(), "platform": platform.platform()},
                 "load_average": os.getloadavg(),
                 "cardinalities": CARDINALITIES,
-                "quick": arguments.quick,
+                "quick": sizes is not FULL,
                 "results": bench.results,
                 "ratios": bench.ratios(),
                 "skipped": bench.skipped,

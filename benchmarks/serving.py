@@ -1,6 +1,6 @@
 """Serving against its peers: one table of ratios, measured in one run.
 
-    python benchmarks/serving.py [--quick] [--long] [--only latency|scoring|load] [--out serving.json]
+    python benchmarks/serving.py [--quick|--tiny] [--long] [--only latency|scoring|load] [--out serving.json]
                                  [--workdir DIR]
 
 Latency is `Session::Run` alone, timed inside TF Serving's own C++ loader (it is compiled first where
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import platform
@@ -25,7 +26,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE / "peers")]
 
@@ -43,7 +43,31 @@ from pipeline.records.encoded import model_inputs  # noqa: E402
 from pipeline.schema import FeatureSchema  # noqa: E402
 
 PARTS = ("latency", "scoring", "load")
-ROUNDS = 9
+
+
+@dataclasses.dataclass(frozen=True)
+class Extent:
+    """How much is measured.
+
+    Attributes:
+        log_rows: of the log that both runs are trained on.
+        part_rows: of one of its files; the scoring job is measured over all files less one.
+        score_rows: rows of the scoring job.
+        rounds: of latency.
+        calls: of a round, by design and batch size.
+        load_s: of the load on the server.
+    """
+
+    log_rows: int = 200_000
+    part_rows: int = 50_000
+    score_rows: int = 1_000_000
+    rounds: int = 9
+    calls: int = 500
+    load_s: float = 30.0
+
+
+QUICK = Extent(log_rows=50_000, score_rows=200_000, calls=100, load_s=15.0)
+TINY = Extent(2_000, 1_000, 2_000, rounds=1, calls=5, load_s=3.0)
 TARGETS = {
     "compact / bare, batch 1": ("<=", 1.35),
     "compact / bare, batch 64": ("<=", 1.35),
@@ -54,11 +78,11 @@ TARGETS = {
 }
 
 
-def prepare(workdir: Path, rows: int) -> tuple[DataDirectory, list[RunDirectory]]:
+def prepare(workdir: Path, extent: Extent) -> tuple[DataDirectory, list[RunDirectory]]:
     """A Criteo-like data directory and two trained runs that differ in their seed."""
     from pipeline.preprocessing.job import preprocess
 
-    files = [str(p) for p in write_log(workdir / "log", rows, 50_000)]
+    files = [str(p) for p in write_log(workdir / "log", extent.log_rows, extent.part_rows)]
     config = PreprocessConfig()
     data = preprocess(FeatureSchema.load("criteo"), files, workdir / "data", config)
     runs = []
@@ -72,7 +96,7 @@ def prepare(workdir: Path, rows: int) -> tuple[DataDirectory, list[RunDirectory]
 
 
 def latency(
-    data: DataDirectory, run: RunDirectory, export_dir: Path, workdir: Path, calls: int
+    data: DataDirectory, run: RunDirectory, export_dir: Path, workdir: Path, extent: Extent
 ) -> dict[str, Any]:
     """Median Session::Run in microseconds by design and batch size."""
     from usual_design import save_bare_model, save_usual_design
@@ -80,8 +104,10 @@ def latency(
     from pipeline.statistics.feature_statistics import FeatureStatistics
     from pipeline.transform.parity_sample import real_rows
     from serving.loader.cpp_loader import time_with_loader
-    from serving.loader.loader_choice import find_loader
+    from serving.loader.loader_choice import find_loader, loader_cache
 
+    if extent is TINY and not any(loader_cache().glob("score_requests-*")):
+        return {"skipped": "the loader is not compiled yet, which takes minutes"}
     loader = find_loader("auto", say)
     if loader.binary is None:
         return {"skipped": loader.reason}
@@ -109,32 +135,35 @@ def latency(
     # Many short rounds: the designs of one round meet the machine at about the same speed.
     medians: dict[str, dict[str, list[float]]] = {n: {str(s): [] for s in sizes} for n in designs}
     least: dict[str, dict[str, float]] = {n: {str(s): np.inf for s in sizes} for n in designs}
-    for repetition in range(ROUNDS):
-        say(f"latency, round {repetition + 1} of {ROUNDS}")
+    for repetition in range(extent.rounds):
+        say(f"latency, round {repetition + 1} of {extent.rounds}")
         for name, (path, signature, requests) in designs.items():
-            timings = time_with_loader(loader.binary, path, signature, requests, repeat=calls)
+            timings = time_with_loader(
+                loader.binary, path, signature, requests, repeat=extent.calls
+            )
             for size, timing in zip(map(str, sizes), timings, strict=True):
                 medians[name][size].append(timing.median_ns / 1000)
                 least[name][size] = min(least[name][size], timing.min_ns / 1000)
     middle = {n: {s: float(np.median(v)) for s, v in by.items()} for n, by in medians.items()}
-    return {"rounds_us": medians, "median_us": middle, "min_us": least, "calls": calls}
+    return {"rounds_us": medians, "median_us": middle, "min_us": least, "calls": extent.calls}
 
 
 # ------------------------------------------------------------------------------------- batch scoring
 
 
-def scoring(data: DataDirectory, export_dir: Path, workdir: Path, rows: int) -> dict[str, Any]:
+def scoring(data: DataDirectory, export_dir: Path, workdir: Path, extent: Extent) -> dict[str, Any]:
     """Rows a second: `clickparity score` (marginal over a small start) and the bare SavedModel."""
     from jobs.scoring import score_files
     from pipeline.transform.parity_sample import real_rows
     from serving.loader.model_session import ModelSession
 
-    files = [str(p) for p in write_log(workdir / "log", rows, 50_000)][: rows // 50_000]
+    rows, part = extent.score_rows, extent.part_rows
+    files = [str(p) for p in write_log(workdir / "log", rows, part)][: rows // part]
     raw, _ = real_rows(data, 1024)
     batch = raw.take(np.arange(4096) % len(raw)).compact()
     session = ModelSession(str(export_dir))
     session.ask("compact", batch, ["logit", "probability"])
-    batches = max((rows - 50_000) // 4096, 8)
+    batches = max((rows - part) // 4096, 8)
 
     def bare() -> tuple[float, float]:
         started = time.perf_counter(), time.process_time()
@@ -145,16 +174,16 @@ def scoring(data: DataDirectory, export_dir: Path, workdir: Path, rows: int) -> 
     # The bare model before and after the job: on a busy machine a wall time alone says little.
     bare_s = [bare()]
     job_s = {}
-    for name, part in (("warm", files[:1]), ("one", files[:1]), ("all", files)):
+    for name, some in (("warm", files[:1]), ("one", files[:1]), ("all", files)):
         started = time.perf_counter(), time.process_time()
-        score_files(export_dir, part, workdir / f"scores-{time.time_ns()}-{name}")
+        score_files(export_dir, some, workdir / f"scores-{time.time_ns()}-{name}")
         job_s[name] = time.perf_counter() - started[0], time.process_time() - started[1]
     bare_s.append(bare())
     session.close()
     found: dict[str, Any] = {"rows": rows, "score_wall_s": job_s["all"][0]}
     for i, clock in enumerate(("", "_cpu")):
         marginal = job_s["all"][i] - job_s["one"][i]
-        found[f"score_rows_per{clock}_s"] = (rows - 50_000) / marginal
+        found[f"score_rows_per{clock}_s"] = (rows - part) / max(marginal, 1e-9)
         found[f"bare_rows_per{clock}_s"] = 2 * batches * 4096 / (bare_s[0][i] + bare_s[1][i])
     return found
 
@@ -237,7 +266,7 @@ def show(found: dict[str, Any]) -> str:
         parts.append(
             table(["median Session::Run, us", "batch 1", "batch 64"], lines)
             if us
-            else f"latency skipped: {found['latency']['skipped']}"
+            else f"latency: skipped; {found['latency']['skipped']}"
         )
     if "scoring" in found:
         score = found["scoring"]
@@ -264,18 +293,20 @@ def _workdir(path: str | None) -> Iterator[Path]:
         yield Path(scratch)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="smaller, for a look")
+    parser.add_argument("--tiny", action="store_true", help="hundreds of rows: does it run?")
     parser.add_argument("--long", action="store_true", help="10 minutes of load on the server")
     parser.add_argument("--only", choices=PARTS, help="measure this part alone")
     parser.add_argument("--out", default="serving.json")
     parser.add_argument("--workdir", help="keeps what was made; default: a temporary directory")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     from serving.export.build import build_export
 
+    extent = TINY if arguments.tiny else QUICK if arguments.quick else Extent()
     with _workdir(arguments.workdir) as workdir:
-        data, runs = prepare(workdir, 50_000 if arguments.quick else 200_000)
+        data, runs = prepare(workdir, extent)
         say("building the exports")
         exports = [build_export(run) for run in runs]
         found: dict[str, Any] = {
@@ -284,20 +315,19 @@ def main() -> None:
         }
         parts = PARTS if arguments.only is None else (arguments.only,)
         if "latency" in parts:
-            calls = 100 if arguments.quick else 500
-            found["latency"] = latency(data, runs[0], exports[0], workdir, calls)
+            found["latency"] = latency(data, runs[0], exports[0], workdir, extent)
         if "scoring" in parts:
             say("batch scoring")
-            rows = 200_000 if arguments.quick else 1_000_000
-            found["scoring"] = scoring(data, exports[0], workdir, rows)
+            found["scoring"] = scoring(data, exports[0], workdir, extent)
         if "load" in parts:
-            seconds = 600 if arguments.long else 15 if arguments.quick else 30
-            say(f"local server under load for {seconds} s")
+            seconds = 600.0 if arguments.long else extent.load_s
+            say(f"local server under load for {seconds:.0f} s")
             found["server"] = mixed_load(data, exports, workdir, seconds)
         found["ratios"] = ratios(found)
     Path(arguments.out).write_text(json.dumps(found, indent=1) + "\n")
     print(show(found))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

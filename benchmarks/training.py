@@ -1,6 +1,6 @@
 """Training steps against peers, vocabulary, floor and reader: ratios, paired, measured in one run.
 
-    python benchmarks/training.py [--quick] [--out training.json]
+    python benchmarks/training.py [--quick|--tiny] [--out training.json]
     python benchmarks/training.py --only quality --quality DATA_DIR [--work DIR] [--seeds 3]
 
 Every engine is a process of its own on two threads. Two that are compared take turns, some steps
@@ -24,6 +24,7 @@ trained is kept, and the same command goes on from there.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 import os
@@ -153,6 +154,7 @@ def compare(one: Engine, other: Engine, rounds: int, steps: int) -> dict[str, An
 
 def write_records(path: Path, vocab: int) -> str:
     """A data directory of packed shards with the rows of the in-memory engine."""
+    from pipeline.records.data_directory import shard_name
     from pipeline.records.encoded import EncodedSpec, IdFeature
     from pipeline.records.packed import RowLayout, write_packed
 
@@ -165,20 +167,42 @@ def write_records(path: Path, vocab: int) -> str:
     (path / "train").mkdir(parents=True)
     shards = np.array_split(packed, 4)
     for index, shard in enumerate(shards):
-        file = path / "train" / f"part-{index:05d}-of-{len(shards):05d}.tfrecord"
+        file = path / "train" / shard_name(index, len(shards))
         write_packed(str(file), RowLayout.of(spec), shard)
     (path / "spec.json").write_text(spec.to_json())
-    splits = {"train": {"rows": len(packed), "label_rate": float(rows["label"].mean())}}
+    train = {"rows": len(packed), "shards": len(shards), "weight": float(len(packed))}
+    splits = {"train": {**train, "label_rate": float(rows["label"].mean())}}
     summary = {"splits": splits, "negative_keep_rate": 1.0}
     (path / "summary.json").write_text(json.dumps(summary))
     (path / "_SUCCESS").write_text("benchmark\n")
     return str(path)
 
 
-def speed(quick: bool) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class Extent:
+    """How much is measured.
+
+    Attributes:
+        rounds: turns of two engines.
+        steps: of a turn.
+        vocabularies: rows of all tables together; each is measured against the first.
+        middle: at which floor, reader and profile are.
+    """
+
+    rounds: int = 12
+    steps: int = 16
+    vocabularies: tuple[int, ...] = (100_000, 1_000_000, 10_000_000)
+    middle: int = 1_000_000
+
+
+QUICK = Extent(4, 8, (100_000, 1_000_000))
+TINY = Extent(2, 2, (26_000,), 26_000)
+
+
+def speed(extent: Extent) -> dict[str, Any]:
     """Every ratio of speed, and memory; prints tables as it goes."""
-    rounds, steps = (4, 8) if quick else (12, 16)
-    vocabularies = (100_000, 1_000_000) if quick else (100_000, 1_000_000, 10_000_000)
+    rounds, steps = extent.rounds, extent.steps
+    vocabularies, middle = extent.vocabularies, extent.middle
     rows: list[list[Any]] = []
     results: dict[str, Any] = {}
     skipped: list[str] = []
@@ -207,21 +231,20 @@ def speed(quick: bool) -> dict[str, Any]:
         print(f"{name} at {vocab:,}: {wall['ratio']:.2f}", file=sys.stderr, flush=True)
 
     peaks: dict[int, float] = {}
-    with Engine("clickparity", vocabularies[0]) as small:
-        for vocab in vocabularies[1:]:
-            with Engine("clickparity", vocab) as large:
-                found = compare(small, large, rounds, steps)
-                peaks[vocab] = found["other_peak_mb"]
-                record("larger vocabulary / 0.1 M", vocab, found, at_most=1.25)
-    with Engine("clickparity", 1_000_000) as ours:
-        with Engine("floor", 1_000_000) as floor:
+    for vocab in vocabularies[1:]:
+        with Engine("clickparity", vocabularies[0]) as small, Engine("clickparity", vocab) as large:
+            found = compare(small, large, rounds, steps)
+            peaks[vocab] = found["other_peak_mb"]
+            record("larger vocabulary / 0.1 M", vocab, found, at_most=1.25)
+    with Engine("clickparity", middle) as ours:
+        with Engine("floor", middle) as floor:
             found = compare(ours, floor, rounds, steps)
-            record("matrix products / step", 1_000_000, found, at_least=round(1 / 1.3, 2))
+            record("matrix products / step", middle, found, at_least=round(1 / 1.3, 2))
         with tempfile.TemporaryDirectory() as directory:
-            path = write_records(Path(directory) / "data", 1_000_000)
-            with Engine("clickparity-records", 1_000_000, records=path) as reading:
+            path = write_records(Path(directory) / "data", middle)
+            with Engine("clickparity-records", middle, records=path) as reading:
                 found = compare(reading, ours, rounds, steps)
-                record("in memory / from shards", 1_000_000, found, at_least=0.95)
+                record("in memory / from shards", middle, found, at_least=0.95)
     for name, engine, variable, bars in PEERS:
         python = os.environ.get(variable)
         if python is None:
@@ -249,8 +272,8 @@ def speed(quick: bool) -> dict[str, Any]:
     missed += [f"peak memory at {r['rows']:,}" for r in results["peak memory"] if not r["met"]]
     for line in skipped:
         print(line)
-    if missed:
-        results["profile"] = explain(missed)
+    if missed and extent is not TINY:
+        results["profile"] = explain(missed, middle)
     return results
 
 
@@ -260,11 +283,11 @@ def memory_row(vocab: int, peak_mb: float) -> dict[str, Any]:
     return {"rows": vocab, "peak_mb": peak_mb, "bar_mb": bar_mb, "met": peak_mb <= bar_mb}
 
 
-def explain(missed: list[str]) -> list[dict[str, float | str]]:
+def explain(missed: list[str], vocab: int) -> list[dict[str, float | str]]:
     """Prints where our step's time goes, for the ratios that were missed."""
-    with Engine("clickparity", 1_000_000) as ours:
+    with Engine("clickparity", vocab) as ours:
         operations = ours.profile(16)
-    print(f"missed: {'; '.join(missed)}. Our step at 1,000,000 rows, by operation:")
+    print(f"missed: {'; '.join(missed)}. Our step at {vocab:,} rows, by operation:")
     cells = [[o["operation"], f"{o['ms']:.2f}", f"{o['calls']:.0f}"] for o in operations]
     print(table(["operation", "ms a step, over all threads", "calls a step"], cells))
     return operations
@@ -274,6 +297,7 @@ def main(argv: list[str] | None = None) -> int:
     """Prints the tables; 0 whether or not the bars are met."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer turns, at most 1 M rows")
+    parser.add_argument("--tiny", action="store_true", help="a few steps: does it run?")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     parser.add_argument("--only", choices=("speed", "quality"), help="one part instead of both")
     parser.add_argument("--quality", metavar="DATA_DIR", help="compare AUC on this data set, too")
@@ -286,7 +310,7 @@ def main(argv: list[str] | None = None) -> int:
         )
     results: dict[str, Any] = {}
     if args.only != "quality":
-        results = speed(args.quick)
+        results = speed(TINY if args.tiny else QUICK if args.quick else Extent())
     if args.quality and args.only != "speed":
         with tempfile.TemporaryDirectory() as directory:
             results["quality"] = compare_quality(

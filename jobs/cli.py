@@ -94,7 +94,6 @@ def _grouped(known: Mapping[str, Command]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     structured = False
     with contextlib.ExitStack() as stack:
         try:
@@ -103,9 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return 0
             structured = arguments.log_format == "json"
             if arguments.verbose:
-                os.environ["TF_CPP_MIN_LOG_LEVEL"] = (
-                    "0"  # of TensorFlow's C++; processes inherit it
-                )
+                os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"  # see pipeline.quiet; processes inherit it
             shown = logging_to_stderr(verbose=arguments.verbose, log_format=arguments.log_format)
             stack.enter_context(shown)
             result, text = arguments.main(arguments)

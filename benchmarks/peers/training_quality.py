@@ -6,30 +6,24 @@ a grid of its own and with a seed that is not compared; at other batch sizes all
 named rule (`ScalingConfig`). Where an epoch has few steps more epochs are trained, and the best on
 the validation rows is kept, for all alike.
 
-A cell is one training. Finished cells are kept as files and not repeated, and a cell that was killed goes
+The cells are those of `experiments`: finished ones are kept and not repeated, and one that was killed goes
 on from its last checkpoint.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import shutil
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from scipy import stats
-
+from experiments.cell import Cell as EngineCell
+from experiments.cell import CellFailure, CellResult
+from experiments.comparison import compare
+from experiments.scheduler import run_cells
 from jobs.show.tables import table
-from models.config.model import parse_model_config
-from models.config.train import parse_train_config
-from models.metrics import auc
-from models.run_directory import RunDirectory, write_atomically
-from models.training.scoring import score_split
-from models.training.trainer import train
+from pipeline.errors import ClickparityError
 from pipeline.records.data_directory import DataDirectory
 
 __all__ = ["Cell", "compare_quality", "quality_table"]
@@ -87,30 +81,28 @@ class Cell:
         }
 
 
-def run_cell(cell: Cell, data: DataDirectory, work: Path) -> dict[str, float]:
-    """Validation and test AUC of a cell, trained now or kept from before."""
-    config = {"model": MODEL, "train": cell.train_config(data.num_rows("train"))}
-    path = work / f"{cell.optimizer}-{cell.rule}-{cell.rate:g}-{cell.batch_size}-{cell.seed}"
-    run = RunDirectory.create(path, config, data.fingerprint, data.path)
-    kept = work / f"{run.fingerprint}.json"
-    if not kept.exists():
-        train(
+def results_of(cells: Sequence[Cell], data: DataDirectory, work: Path) -> list[CellResult]:
+    """Trains and scores the validation and test rows, as far as that is not done.
+
+    Raises:
+        ClickparityError: a training failed.
+    """
+    wanted = [
+        EngineCell.of(
             data,
-            parse_model_config(config["model"]),
-            parse_train_config(config["train"]),
-            run,
-            progress=False,
+            {"model": MODEL, "train": cell.train_config(data.num_rows("train"))},
+            cell.seed,
+            splits=("validation", "test"),
+            name=f"{cell.optimizer}-{cell.rule}-{cell.rate:g}-{cell.batch_size}-{cell.seed}",
         )
-        model = run.load_model()
-        found = {}
-        for split in ("validation", "test"):
-            scored = score_split(model, data, split)
-            found[split] = auc(scored.label, scored.logit, scored.weight)
-        write_atomically(kept, json.dumps({**dataclasses.asdict(cell), **found}).encode())
-        print(f"{path.name}: test AUC {found['test']:.4f}", file=sys.stderr, flush=True)
-    shutil.rmtree(path)
-    answer: dict[str, float] = json.loads(kept.read_text())
-    return answer
+        for cell in cells
+    ]
+    found = []
+    for outcome in run_cells(wanted, work):
+        if isinstance(outcome, CellFailure):
+            raise ClickparityError("every training must end", outcome.reason, "See its log.")
+        found.append(outcome)
+    return found
 
 
 def compare_quality(data_path: str, work: Path, seeds: int) -> list[dict[str, Any]]:
@@ -119,60 +111,54 @@ def compare_quality(data_path: str, work: Path, seeds: int) -> list[dict[str, An
     Args:
         data_path: a preprocessed log with rows in all three splits.
         work: where finished cells are kept.
-        seeds: trainings of each kind; at least 2 for an interval.
+        seeds: trainings of each kind; of a single one the interval holds the test rows' error alone.
 
     Returns:
         For each batch size and row-sparse optimizer: mean test AUC, mean gain over dense Adam, and the
-        gain's 95 % interval (Student's t over seeds).
+        gain's 95 % interval over test rows and seeds.
     """
-    work.mkdir(parents=True, exist_ok=True)
     data = DataDirectory.open(data_path)
     rates = {}
     for optimizer, grid in GRIDS.items():
-        tried = {
-            rate: run_cell(Cell(optimizer, rate, BASE_BATCH, TUNING_SEED), data, work)["validation"]
-            for rate in grid
-        }
-        rates[optimizer] = max(tried, key=lambda rate: tried[rate])
+        tried = results_of(
+            [Cell(optimizer, rate, BASE_BATCH, TUNING_SEED) for rate in grid], data, work
+        )
+        areas = [result.metrics["validation"]["auc"] for result in tried]
+        rates[optimizer] = grid[areas.index(max(areas))]
     results = []
     for batch_size in BATCH_SIZES:
         variants = [(optimizer, "sqrt") for optimizer in GRIDS]
         if batch_size == max(BATCH_SIZES):
             variants.append(("lazy_adam", "cowclip"))
-        areas = {}
+        scores, means = {}, {}
         for optimizer, rule in variants:
             cells = [
                 Cell(optimizer, rates[optimizer], batch_size, seed, rule) for seed in range(seeds)
             ]
-            areas[optimizer, rule] = np.array([run_cell(c, data, work)["test"] for c in cells])
-        baseline = areas.pop((BASELINE, "sqrt"))
-        for (optimizer, rule), found in areas.items():
-            gains = found - baseline
-            low, high = _interval(gains)
+            found = results_of(cells, data, work)
+            scores[optimizer, rule] = [result.scores("test") for result in found]
+            means[optimizer, rule] = sum(r.metrics["test"]["auc"] for r in found) / seeds
+        dense = (BASELINE, "sqrt")
+        for optimizer, rule in variants:
+            if (optimizer, rule) == dense:
+                continue
+            gain = compare(scores[optimizer, rule], scores[dense], "auc")
             results.append(
                 {
                     "batch_size": batch_size,
                     "optimizer": optimizer,
                     "rule": rule,
                     "rate_at_512": rates[optimizer],
-                    "auc": float(found.mean()),
-                    "dense_auc": float(baseline.mean()),
+                    "auc": means[optimizer, rule],
+                    "dense_auc": means[dense],
                     "dense_rate_at_512": rates[BASELINE],
-                    "gain": float(gains.mean()),
-                    "interval": [low, high],
+                    "gain": gain.difference,
+                    "interval": [gain.low, gain.high],
+                    "detectable": gain.detectable,
                     "seeds": seeds,
                 }
             )
     return results
-
-
-def _interval(gains: np.ndarray) -> tuple[float, float]:
-    """95 %, of the mean of few numbers."""
-    count = len(gains)
-    if count < 2:
-        return math.nan, math.nan
-    half = float(stats.t.ppf(0.975, count - 1) * gains.std(ddof=1) / math.sqrt(count))
-    return float(gains.mean()) - half, float(gains.mean()) + half
 
 
 def quality_table(results: list[dict[str, Any]]) -> str:

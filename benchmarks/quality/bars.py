@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,9 +46,8 @@ class CurvePoint:
         seeds: how many.
         auc, distance: means over the seeds; distance is Bayes AUC - AUC on the same rows.
         deviation: standard deviation of the distance over the seeds; None of a single one.
-        against_lightgbm: mean AUC difference to LightGBM of the same seed, with its 95 % interval
-            (the widest of the seeds' paired DeLong intervals, about the mean); None where LightGBM
-            is not there.
+        against_lightgbm: mean AUC difference to LightGBM of the same seeds, with its 95 % interval over
+            test rows and seeds; None where LightGBM is not there.
     """
 
     seeds: int
@@ -60,13 +59,14 @@ class CurvePoint:
 
 
 def curve_points(
-    results: Iterable[Result], difference: Callable[[Result, Result], Interval]
+    results: Iterable[Result],
+    difference: Callable[[Sequence[Result], Sequence[Result]], Interval],
 ) -> dict[tuple[int, str], CurvePoint]:
     """Every (rows, model) that has a result.
 
     Args:
         results: of curve cells.
-        difference: (model's result, LightGBM's) -> (difference of AUC, low, high), paired.
+        difference: (a model's results, LightGBM's of the same seeds) -> (difference of AUC, low, high).
     """
     found: dict[tuple[int, str], list[Result]] = {}
     for result in results:
@@ -78,10 +78,7 @@ def curve_points(
         both = [one for one in group if one["cell"]["seed"] in trees]
         against = None
         if both and model != LIGHTGBM:
-            pairs = np.array([difference(one, trees[one["cell"]["seed"]]) for one in both])
-            half = float(np.max(pairs[:, 2] - pairs[:, 1]) / 2)
-            mean = float(pairs[:, 0].mean())
-            against = (mean, mean - half, mean + half)
+            against = difference(both, [trees[one["cell"]["seed"]] for one in both])
         distances = [one["distance"] for one in group]
         points[rows, model] = CurvePoint(
             seeds=len(group),

@@ -5,16 +5,20 @@ Both choose their options on the validation split and are fitted on the training
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from benchmarks.quality.data import EncodedRows
+from benchmarks.quality.data import EncodedRows, encoded_rows
+from experiments.cell import Cell
+from experiments.outcome import CellOutcome, SplitLogits
+from pipeline.records.data_directory import DataDirectory
 from pipeline.records.encoded import EncodedSpec
 
-__all__ = ["lightgbm_logits", "logistic_regression_logits"]
+__all__ = ["fit_and_score", "lightgbm_logits", "logistic_regression_logits"]
 
 Array = NDArray[np.float64]
 INVERSE_PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0)  # scikit-learn's C
@@ -25,6 +29,17 @@ TREE_OPTIONS = (
     {"num_leaves": 15, "min_data_in_leaf": 200},
     {"num_leaves": 63, "min_data_in_leaf": 500},
 )
+
+
+def fit_and_score(cell: Cell, data: DataDirectory, work: Path) -> CellOutcome:
+    """The runner of a cell that says `baseline: logistic_regression` or `lightgbm`; scores the test split."""
+    train, validation, test = (encoded_rows(data, s) for s in ("train", "validation", "test"))
+    if cell.sections["baseline"] == "lightgbm":
+        logits, chosen = lightgbm_logits(train, validation, test, data.spec, cell.seed)
+    else:
+        logits, chosen = logistic_regression_logits(train, validation, test, data.spec)
+    scored = {"test": SplitLogits.uncalibrated(np.asarray(logits, np.float64))}
+    return CellOutcome(scored, {"chosen": chosen}, data.num_rows("train"))
 
 
 def one_hot(rows: EncodedRows, spec: EncodedSpec) -> sparse.csr_matrix:

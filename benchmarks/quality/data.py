@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.quality.plan import CTR, Log
 from pipeline.records.data_directory import DataDirectory
 
-__all__ = ["EncodedRows", "data_directory", "encoded_rows", "prepare"]
+__all__ = ["EncodedRows", "data_directory", "encoded_rows", "opened", "prepare"]
 
 BATCH_ROWS = 32_768
 
@@ -20,6 +20,12 @@ BATCH_ROWS = 32_768
 def data_directory(workdir: Path, log: Log) -> Path:
     """Where `prepare` puts the encoded rows of a log."""
     return workdir / "data" / log.name
+
+
+def opened(workdir: Path, log: Log) -> DataDirectory | None:
+    """The encoded rows of a log; None before `prepare` has made them."""
+    path = data_directory(workdir, log)
+    return DataDirectory.open(path) if (path / "_SUCCESS").exists() else None
 
 
 def prepare(workdir: Path, log: Log) -> DataDirectory:
@@ -37,8 +43,8 @@ def prepare(workdir: Path, log: Log) -> DataDirectory:
     if not (goal / "_SUCCESS").exists() and not (raw / "part-00003.csv").exists():
         whole = SyntheticLog(log.num_rows, ctr=CTR, seed=log.seed, drift=log.drift)
         write_log(whole, raw, num_files=4)
-    if (goal / "_SUCCESS").exists():
-        return DataDirectory.open(goal)
+    if (data := opened(workdir, log)) is not None:
+        return data
     schema = yaml.safe_load(FeatureSchema.load("synthetic").to_yaml())
     schema["split"] = {
         "by": "row",

@@ -11,6 +11,12 @@ from models.metrics.intervals import (
     auc_interval,
     bootstrap_intervals,
 )
+from models.metrics.paired import (
+    PAIRED_METRICS,
+    PairedDifference,
+    SeedDeviation,
+    paired_difference,
+)
 from models.metrics.probability import (
     calibration_ratio,
     expected_calibration_error,
@@ -24,7 +30,10 @@ from models.metrics.ranking import auc, average_precision
 from models.metrics.ranking_intervals import ranking_intervals
 
 __all__ = [
+    "PAIRED_METRICS",
     "Interval",
+    "PairedDifference",
+    "SeedDeviation",
     "auc",
     "auc_difference_interval",
     "auc_interval",
@@ -35,6 +44,7 @@ __all__ = [
     "expected_calibration_error",
     "log_loss",
     "normalized_entropy",
+    "paired_difference",
     "ranking_intervals",
     "reliability_bins",
     "toss_metric",

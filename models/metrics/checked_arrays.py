@@ -8,7 +8,7 @@ from scipy.special import expit, xlog1py, xlogy
 
 from pipeline.errors import DataError
 
-__all__ = ["Array", "checked_label", "checked_rows", "dot", "loss_terms", "ratio"]
+__all__ = ["Array", "checked_label", "checked_rows", "cluster_codes", "dot", "loss_terms", "ratio"]
 
 Array = NDArray[np.float64]
 
@@ -67,6 +67,22 @@ def checked_rows(
             "weights must be finite and not negative", weights[bad][0], "Check the weight column."
         )
     return labels, scores, weights
+
+
+def cluster_codes(clusters: ArrayLike, rows: int) -> NDArray[np.int64]:
+    """Numbers 0, 1, ... in place of values of any kind that name a row's cluster, [rows].
+
+    Raises:
+        DataError: another shape.
+    """
+    values = np.asarray(clusters)
+    if values.shape != (rows,):
+        raise DataError(
+            f"clusters must have the shape [{rows}] of the labels",
+            list(values.shape),
+            "Give one value per row.",
+        )
+    return np.unique(values, return_inverse=True)[1].astype(np.int64)
 
 
 def loss_terms(

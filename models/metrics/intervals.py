@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri, xlog1py, xlogy
 
-from models.metrics.checked_arrays import Array, checked_rows, loss_terms
+from models.metrics.checked_arrays import Array, checked_rows, cluster_codes, loss_terms
 from pipeline.errors import ConfigError
 
 __all__ = [
@@ -25,7 +25,9 @@ __all__ = [
     "auc_interval",
     "bootstrap_intervals",
     "check_bootstrap",
+    "check_level",
     "percentile_interval",
+    "placements",
     "poisson_table",
 ]
 
@@ -51,12 +53,13 @@ class Interval:
     level: float = 0.95
 
 
-def _check_level(level: float) -> None:
+def check_level(level: float) -> None:
+    """Raises ConfigError unless level is a share strictly between 0 and 1."""
     if not 0.0 < level < 1.0:
         raise ConfigError("level must lie strictly between 0 and 1", level, "Try 0.95.")
 
 
-def _placements(labels: Array, scores: Array, weights: Array) -> Array:
+def placements(labels: Array, scores: Array, weights: Array) -> Array:
     """[rows]: the share of the other class (by weight) that each row is on the right side of."""
     _, group = np.unique(scores, return_inverse=True)
     click = np.bincount(group, weights=weights * labels)
@@ -100,11 +103,11 @@ def auc_interval(
         DataError: impossible label, score or weight.
         ConfigError: level is not in (0, 1).
     """
-    _check_level(level)
+    check_level(level)
     labels, scores, weights = checked_rows(label, score, weight)
     if not _both_classes(labels, weights):
         return Interval(math.nan, math.nan, math.nan, math.nan, level)
-    whole = _delong(labels, weights, _placements(labels, scores, weights), level)
+    whole = _delong(labels, weights, placements(labels, scores, weights), level)
     if math.isnan(whole.standard_error):
         return whole
     return dataclasses.replace(whole, low=max(0.0, whole.low), high=min(1.0, whole.high))
@@ -123,12 +126,12 @@ def auc_difference_interval(
         DataError: impossible label, score or weight.
         ConfigError: level is not in (0, 1).
     """
-    _check_level(level)
+    check_level(level)
     labels, scores, weights = checked_rows(label, score, weight)
     _, others, _ = checked_rows(label, other_score, weight)
     if not _both_classes(labels, weights):
         return Interval(math.nan, math.nan, math.nan, math.nan, level)
-    difference = _placements(labels, scores, weights) - _placements(labels, others, weights)
+    difference = placements(labels, scores, weights) - placements(labels, others, weights)
     return _delong(labels, weights, difference, level)
 
 
@@ -158,6 +161,7 @@ def bootstrap_intervals(
     logits: ArrayLike,
     weight: ArrayLike | None = None,
     other_logits: ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
     *,
     num_replicates: int = 200,
     seed: int = 0,
@@ -166,11 +170,12 @@ def bootstrap_intervals(
     """Percentile intervals of log_loss, calibration_ratio and normalized_entropy.
 
     With `other_logits`, of their paired differences (logits minus other_logits): both models see
-    the same replicate. The same seed gives the same interval. Replicates in which the metric is
-    not defined (no click drawn) are left out of its percentiles.
+    the same replicate. With `clusters` [rows], rows of one value (a user, an hour) are drawn together.
+    The same seed gives the same interval. Replicates in which the metric is not defined (no click
+    drawn) are left out of its percentiles.
 
     Raises:
-        DataError: impossible label, logit or weight.
+        DataError: impossible label, logit or weight, clusters of another shape.
         ConfigError: level is not in (0, 1) or there are fewer than 2 replicates.
     """
     check_bootstrap(num_replicates, level)
@@ -178,6 +183,9 @@ def bootstrap_intervals(
     if other_logits is not None:
         models.append(_row_terms(label, other_logits, weight))
     terms = np.concatenate(models, axis=1)  # [rows, models * 4]
+    if clusters is not None:
+        codes = cluster_codes(clusters, len(terms))
+        terms = np.stack([np.bincount(codes, term) for term in terms.T], axis=1)  # [clusters, ...]
     rng = np.random.default_rng(seed)
     poisson = poisson_table()
     sums = np.zeros((num_replicates, terms.shape[1]))
@@ -205,7 +213,7 @@ def check_bootstrap(num_replicates: int, level: float) -> None:
     Raises:
         ConfigError: level is not in (0, 1) or there are fewer than 2 replicates.
     """
-    _check_level(level)
+    check_level(level)
     if num_replicates < 2:
         raise ConfigError("num_replicates must be at least 2", num_replicates, "Try 200.")
 

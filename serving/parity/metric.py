@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from models.metrics import auc_difference_interval, bootstrap_intervals
+from models.metrics import PAIRED_METRICS, paired_difference
 from models.run_directory import RunDirectory
 from models.training.scoring import score_split
 from pipeline.errors import ConfigError
@@ -21,8 +21,8 @@ __all__ = ["metric_difference"]
 def metric_difference(run: RunDirectory, other: RunDirectory) -> Check:
     """AUC, log loss and calibration of `run` minus those of `other`, on the whole test split.
 
-    The AUC has DeLong's paired interval, the others the paired bootstrap's, at 95 %. "No difference"
-    is a valid answer, and so it says when an interval holds 0.
+    Each with its paired interval at 95 % (`models.metrics.paired`), of the test rows' error alone: one
+    training a side. "No difference" is a valid answer, and so it says when an interval holds 0.
 
     Raises:
         ConfigError: the runs were trained on different data.
@@ -39,8 +39,10 @@ def metric_difference(run: RunDirectory, other: RunDirectory) -> Check:
         scored = score_split(each.load_model(dropout=0.0), data_of(each), "test")
         logits.append(np.asarray(load_calibration(each).logits(tf.constant(scored.logit))))
     label, weight = scored.label, scored.weight
-    found = bootstrap_intervals(label, logits[0], weight, logits[1])
-    found["auc"] = auc_difference_interval(label, logits[0], logits[1], weight)
+    found = {
+        name: paired_difference(name, label, logits[:1], logits[1:], weight).interval()
+        for name in PAIRED_METRICS
+    }
     differences: dict[str, Any] = {n: interval_json(found[n]) for n in sorted(found)}
     differs = {n: not (i.low <= 0.0 <= i.high) for n, i in found.items() if i.low <= i.high}
     return Check(

