@@ -52,7 +52,6 @@ def network(cell: Cell, data: DataDirectory, run_path: Path) -> tuple[Array, dic
     from jobs.config import load_run_config
     from jobs.steps import train_run
     from models.training.scoring import score_split
-    from serving.export.build import load_calibration
 
     settings = [
         f"{section}.{key}={json.dumps(value)}"
@@ -60,9 +59,9 @@ def network(cell: Cell, data: DataDirectory, run_path: Path) -> tuple[Array, dic
         for key, value in options.items()
     ]
     run = train_run(data, load_run_config(None, settings), run_path, progress=False)
-    trained = run.read_json("training.json")
-    scored = score_split(run.load_model(dropout=0.0), data, "test", 32_768)
-    calibration = load_calibration(run)
+    trained = run.run.read_json("training.json")
+    scored = score_split(run.model, data, "test", 32_768)
+    calibration = run.calibration
     calibrated = np.asarray(calibration.logits(scored.logit), np.float64)
     truth = scored.carry[:, data.spec.carry.index("true_probability")].astype(np.float64)
     corrected = calibration.correction.logits(scored.logit).numpy().astype(np.float64)
