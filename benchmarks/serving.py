@@ -88,7 +88,8 @@ def prepare(workdir: Path, extent: Extent) -> tuple[DataDirectory, list[RunDirec
     runs = []
     for seed in (0, 1):
         settings = [f"train.seed={seed}", "train.global_batch_size=4096", "model.name=dcn_v2"]
-        runs.append(train_run(data, load_run_config(None, settings), workdir / f"run-{seed}"))
+        trained = train_run(data, load_run_config(None, settings), workdir / f"run-{seed}")
+        runs.append(trained.run)
     return data, runs
 
 
@@ -302,13 +303,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", default="serving.json")
     parser.add_argument("--workdir", help="keeps what was made; default: a temporary directory")
     arguments = parser.parse_args(argv)
+    from models.trained_run import TrainedRun
     from serving.export.build import build_export
 
     extent = TINY if arguments.tiny else QUICK if arguments.quick else Extent()
     with _workdir(arguments.workdir) as workdir:
         data, runs = prepare(workdir, extent)
         say("building the exports")
-        exports = [build_export(run) for run in runs]
+        exports = [build_export(TrainedRun(run, data)) for run in runs]
         found: dict[str, Any] = {
             "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
             "load_average_at_start": os.getloadavg()[0],

@@ -23,13 +23,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from experiments.scores import Rows, Scores
-from models.config.model import parse_model_config
-from models.config.train import parse_train_config
+from models.config.calibration import CalibrationConfig
+from models.config.model import ModelConfig, parse_model_config
+from models.config.train import TrainConfig, parse_train_config
+from models.run_directory import weights_identity
 from pipeline.errors import ConfigError
 from pipeline.records.data_directory import DataDirectory
 from pipeline.step_directory import fingerprint_of, is_finished
+from pipeline.strict_config import Changes, config_error, options_that_change
 
 __all__ = [
     "TRAIN_AND_SCORE",
@@ -44,15 +48,6 @@ __all__ = [
 ]
 
 TRAIN_AND_SCORE = "experiments.training:train_and_score"
-# Options that change no weight. (To be read off the options themselves once each says so.)
-_WITHOUT_EFFECT = (
-    "checkpoint_every_steps",
-    "evaluation_batch_size",
-    "keep_checkpoints",
-    "one_epoch_tolerance",
-    "seed",  # the cell's own counts
-)
-_RESIDUALS = ("platt", "isotonic", "none")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,10 +108,11 @@ class Cell:
     @property
     def identity(self) -> str:
         """16 hex digits of exactly what the result depends on."""
-        sections = dict(self.sections)
+        sections: Any = self.sections
         if self.runner == TRAIN_AND_SCORE:
-            train = sections["train"].items()
-            sections["train"] = {k: v for k, v in train if k not in _WITHOUT_EFFECT}
+            model, train, calibration = _parsed(self.sections, self.seed)
+            weights = weights_identity(model, train, self.data_fingerprint)
+            sections = (weights, options_that_change(calibration, Changes.CALIBRATION))
         return fingerprint_of(
             "cell 1",
             self.data_fingerprint,
@@ -149,18 +145,21 @@ def _complete(sections: dict[str, Any], seed: int) -> dict[str, Any]:
         raise ConfigError(
             "a cell's config has the sections model, train and calibration", ", ".join(unknown)
         )
-    train = {**(sections.get("train") or {}), "seed": seed}
-    calibration = sections.get("calibration") or {"kind": "platt"}
-    calibration = {"kind": calibration} if isinstance(calibration, str) else calibration
-    if calibration.get("kind") not in _RESIDUALS or len(calibration) > 1:
-        raise ConfigError(
-            f"calibration.kind must be one of {', '.join(_RESIDUALS)}", repr(calibration)
-        )
-    return {
-        "model": parse_model_config(sections.get("model") or {}).model_dump(mode="json"),
-        "train": parse_train_config(train).model_dump(mode="json"),
-        "calibration": calibration,
-    }
+    return {config.label: config.model_dump(mode="json") for config in _parsed(sections, seed)}
+
+
+def _parsed(
+    sections: Mapping[str, Any], seed: int
+) -> tuple[ModelConfig, TrainConfig, CalibrationConfig]:
+    try:
+        calibration = CalibrationConfig.model_validate(sections.get("calibration") or {})
+    except ValidationError as error:
+        raise config_error(error, CalibrationConfig.label) from None
+    return (
+        parse_model_config(sections.get("model") or {}),
+        parse_train_config({**(sections.get("train") or {}), "seed": seed}),
+        calibration,
+    )
 
 
 def over_seeds(cell: Cell, seeds: Sequence[int]) -> list[Cell]:

@@ -9,54 +9,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
+from models.config.calibration import CalibrationConfig
 from models.config.model import ModelConfig, parse_model_config
 from models.config.train import TrainConfig, parse_train_config
 from pipeline.errors import ConfigError
 from pipeline.preprocessing.config import PreprocessConfig
-from pipeline.schema import explain_validation_error
 from pipeline.statistics.drift import DriftConfig
 from pipeline.strict_config import StrictConfig, config_error, configs_of_option, did_you_mean
+from serving.gates import ExportConfig, GateConfig
 
-__all__ = ["CalibrationConfig", "ExportConfig", "GateConfig", "RunConfig", "load_run_config"]
-
-
-class CalibrationConfig(StrictConfig):
-    """The residual calibrator, fitted on the validation split after the exact loss correction."""
-
-    label: ClassVar[str] = "calibration"
-    shorthand: ClassVar[str | None] = "kind"
-    kind: Literal["platt", "isotonic", "none"] = "platt"
-
-
-class GateConfig(StrictConfig):
-    """Quality bars on the test split; a run below one is not exported (exit 3).
-
-    Attributes:
-        min_auc: of the test split.
-        max_calibration_error: |mean prediction / mean label - 1|.
-    """
-
-    label: ClassVar[str] = "gate"
-    min_auc: float | None = Field(None, ge=0, le=1)
-    max_calibration_error: float | None = Field(None, gt=0)
-
-
-class ExportConfig(StrictConfig):
-    """Where and under what condition a run is published.
-
-    Attributes:
-        name: of the served model; a directory and part of its URL.
-        accept_batch_gap: the batch gap, in logits, that is accepted of a model with batch statistics.
-    """
-
-    label: ClassVar[str] = "export"
-    name: str = "ctr"
-    accept_batch_gap: float | None = Field(None, gt=0)
+__all__ = ["RunConfig", "load_publication_config", "load_run_config"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +40,9 @@ class RunConfig:
     export: ExportConfig = ExportConfig()
 
     def run_sections(self) -> dict[str, Any]:
-        """What a run directory keeps of it, and what its fingerprint covers."""
-        names = ("model", "train", "calibration", "gate", "export")
-        return {name: getattr(self, name).model_dump(mode="json") for name in names}
+        """What a run directory keeps of it."""
+        sections = (self.model, self.train, self.calibration, self.gate, self.export)
+        return {c.label: c.model_dump(mode="json") for c in sections}
 
 
 _SECTIONS: dict[str, list[type[StrictConfig]]] = {
@@ -102,8 +69,6 @@ def load_run_config(path: str | Path | None, overrides: Sequence[str] = ()) -> R
         ConfigError: not readable, not YAML, an unknown section or option, a wrong value.
     """
     raw = _read(path) if path is not None else {}
-    for section in raw:
-        _check_section(section)
     for override in overrides:
         _apply(raw, override)
     merged = {**_DEFAULTS, **raw}
@@ -112,20 +77,47 @@ def load_run_config(path: str | Path | None, overrides: Sequence[str] = ()) -> R
         merged["model"] = {**_DEFAULTS["model"], **model}
     if not isinstance(merged["schema"], str):
         raise ConfigError("schema must be a preset's name or a file", repr(merged["schema"]))
-    try:
-        preprocess = PreprocessConfig.model_validate(merged.get("preprocess") or {})
-    except ValidationError as error:
-        raise explain_validation_error(error, PreprocessConfig, "preprocess") from None
     return RunConfig(
         schema=merged["schema"],
         model=parse_model_config(merged["model"]),
         train=parse_train_config(merged.get("train")),
-        preprocess=preprocess,
+        preprocess=_section(PreprocessConfig, merged.get("preprocess")),
         calibration=_section(CalibrationConfig, merged.get("calibration")),
         drift=_section(DriftConfig, merged.get("drift")),
         gate=_section(GateConfig, merged.get("gate")),
         export=_section(ExportConfig, merged.get("export")),
     )
+
+
+def load_publication_config(
+    kept: Mapping[str, Any], path: str | Path | None, overrides: Sequence[str] = ()
+) -> tuple[GateConfig, ExportConfig]:
+    """The two sections that decide whether, and as what, a finished run is published.
+
+    Args:
+        kept: the sections that the run keeps.
+        path: a pipeline's YAML, whose `gate` and `export` sections replace those; None: none.
+        overrides: texts like "export.accept_batch_gap=0.4", on top of both.
+
+    Raises:
+        ConfigError: an override of another section, or a wrong option or value.
+    """
+    names = (GateConfig.label, ExportConfig.label)
+    given = _read(path) if path is not None else {}
+    raw = {name: dict(kept.get(name) or {}) for name in names}
+    raw.update({name: given[name] for name in names if name in given})
+    for override in overrides:
+        section = override.partition("=")[0].split(".")[0]
+        if section in _SECTIONS and section not in names:
+            raise ConfigError(
+                "a run that is trained may change its gate and export options only",
+                f"--set {override}",
+                "Give the others to `clickparity train` or `clickparity run`, which do again what "
+                "depends on them.",
+            )
+        _apply(raw, override)
+    gate, export = (_section(kind, raw[kind.label]) for kind in (GateConfig, ExportConfig))
+    return gate, export
 
 
 def _section(kind: type[Any], raw: Any) -> Any:
@@ -157,6 +149,8 @@ def _read(path: str | Path) -> dict[str, Any]:
         beside = path.parent / raw["schema"]
         if raw["schema"].endswith((".yaml", ".yml")) and beside.is_file():
             raw["schema"] = str(beside)
+    for section in raw:
+        _check_section(section)
     return raw
 
 

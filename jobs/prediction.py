@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import ConfigError
+from pipeline.input_listing import list_inputs
 from pipeline.schema import (
     CategoricalFeature,
     CsvFormat,
@@ -79,7 +80,7 @@ def _tables(
     )
     left = limit if limit is not None else 2**62
     # A file at a time, in the order asked for: a plan over all would sort them by path.
-    plans = [plan_blocks(schema, [path]) for path in files]
+    plans = [plan_blocks(schema, list_inputs([path])) for path in files]
     for block, resolved in [(b, plan.schema) for plan in plans for b in plan.blocks]:
         for chunk in read_block(block, resolved):
             if chunk.rejects:

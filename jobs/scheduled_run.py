@@ -3,33 +3,62 @@
     WORKDIR/data/<fingerprint>   WORKDIR/runs/<run id>   WORKDIR/models/<name>/<version>
 
 What is done is not done again: a killed run goes on where it was, a second run with nothing changed does
-nothing (and imports no TensorFlow).
+nothing (and imports no TensorFlow). A changed option does again what depends on it, and no more.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from pathlib import Path
-from typing import Any
 
 from jobs.beam_options import check_beam_options
 from jobs.config import RunConfig
 from jobs.show.progress import say
 from jobs.show.tables import table
-from models.run_directory import RunDirectory, run_fingerprint
-from pipeline.errors import ConfigError, GateError
-from pipeline.paths import expand_inputs
+from models.evaluation import Evaluation
+from models.run_directory import RunDirectory, find_run, weights_identity
+from models.run_steps import evaluate_run, is_calibrated, kept_evaluation
+from pipeline.errors import ConfigError
+from pipeline.input_listing import InputListing, list_inputs
 from pipeline.preprocessing.config import data_fingerprint
+from pipeline.preprocessing.reject_limit import finished_data
 from pipeline.records.data_directory import DataDirectory
+from pipeline.reports import Report
 from pipeline.schema import FeatureSchema
 from pipeline.step_directory import exclusive, is_finished, make_writable
+from serving.gates import drift_base_gate, drift_gate, quality_gate
 from serving.repository.repository import ModelRepository
+from serving.run_steps import Published, kept_parity, prove_run, publish_run
 
-__all__ = ["run_pipeline"]
+__all__ = ["RunResult", "run_pipeline"]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult(Report):
+    """What a run came to; RUN_DIR/result.json.
+
+    Attributes:
+        run, data: the directories.
+        run_id: the name of the run's directory: of what its weights depend on.
+        metrics: on the test split.
+        parity: the value of each check by its name; text where it is not finite.
+        published: the version.
+        nothing_to_do: every step was done before.
+    """
+
+    run: str
+    run_id: str
+    data: str
+    metrics: Evaluation
+    parity: dict[str, float | str]
+    published: Published
+    nothing_to_do: bool
 
 
 def run_pipeline(
     config: RunConfig, inputs: list[str], workdir: Path, *, beam_options: list[str] | None = None
-) -> dict[str, Any]:
+) -> RunResult:
     """Preprocess, train, evaluate, parity, export and publish; returns what came out.
 
     Raises:
@@ -45,28 +74,70 @@ def run_pipeline(
         raise ConfigError("a run needs input files", "none", "Give --input GLOB.")
     schema = FeatureSchema.load(config.schema)
     repository = ModelRepository(workdir / "models", config.export.name)  # refuses a bad name now
-    data_id = data_fingerprint(schema, expand_inputs(inputs), config.preprocess)
-    run_id = run_fingerprint(config.run_sections(), data_id)
+    listing = list_inputs(inputs)
+    data_id = data_fingerprint(schema, listing, config.preprocess)
+    run_id = weights_identity(config.model, config.train, data_id)
     run_dir, data_dir = workdir / "runs" / run_id, workdir / "data" / data_id
-    known = run_dir / "result.json"
-    if is_finished(run_dir, run_id) and known.exists() and repository.live():
-        return {**RunDirectory.open(run_dir).read_json(known.name), "nothing_to_do": True}
+    done = _finished(config, run_dir, data_dir, data_id, repository)
+    if done is not None:
+        return done
     check_beam_options(beam_options or [])
     if not is_finished(data_dir, data_id):
-        _check_model_suits(schema, inputs, config)
+        _check_model_suits(schema, listing, config)
     make_writable(workdir)
     lock = workdir / f".run-{run_id}.lock"
     with exclusive(lock):
         try:
-            data = _preprocessed(schema, inputs, data_dir, data_id, config, beam_options or [])
+            data = _preprocessed(schema, listing, data_dir, data_id, config, beam_options or [])
+            _adopt(run_dir)
             return _trained_and_published(data, config, run_dir, workdir)
         finally:
             lock.unlink(missing_ok=True)
 
 
+def _finished(
+    config: RunConfig, run_dir: Path, data_dir: Path, data_id: str, repository: ModelRepository
+) -> RunResult | None:
+    """The result of a run that did all this before, and left it as it is; None when there is a step to do."""
+    if not (run_dir / "result.json").exists() or not is_finished(data_dir, data_id):
+        return None
+    run = RunDirectory.open(run_dir)
+    result = run.read_report("result.json", RunResult)
+    test = kept_evaluation(run, "test")
+    live = repository.live()
+    steps = (
+        is_finished(run_dir, run.fingerprint),
+        run.config == config.run_sections(),
+        run.is_trained and is_calibrated(run),
+        test is not None and quality_gate(test, config.gate).passed,
+        result.published.fingerprint == run.fingerprint,
+        # A version that another run published since stays; damaged bytes of this one's do not.
+        live is not None
+        and (live.problem is None or live.fingerprint not in (None, run.fingerprint)),
+        kept_parity(run, contents=False) is not None,
+    )
+    if not all(steps):
+        return None
+    finished_data(data_dir, config.preprocess)
+    # A work directory may have been moved since.
+    version = run_dir.parents[1] / "models" / repository.name / str(result.published.version)
+    published = dataclasses.replace(result.published, path=str(version))
+    return dataclasses.replace(
+        result, run=str(run_dir), data=str(data_dir), published=published, nothing_to_do=True
+    )
+
+
+def _adopt(run_dir: Path) -> None:
+    """Takes over a run that an earlier version of clickparity made under another id."""
+    found = find_run(run_dir.parent, run_dir.name)
+    if found != run_dir:
+        say(f"going on with {found}, the same training under an older id")
+        os.rename(found, run_dir)
+
+
 def _preprocessed(
     schema: FeatureSchema,
-    inputs: list[str],
+    listing: InputListing,
     data_dir: Path,
     data_id: str,
     config: RunConfig,
@@ -74,14 +145,14 @@ def _preprocessed(
 ) -> DataDirectory:
     if is_finished(data_dir, data_id):
         say(f"[1/5] preprocess: done before, {data_dir}")
-        return DataDirectory.open(data_dir)
+        return finished_data(data_dir, config.preprocess)
     say(f"[1/5] preprocess -> {data_dir}")
     from jobs.show.progress import block_progress
     from pipeline.preprocessing.job import preprocess
 
     return preprocess(
         schema,
-        inputs,
+        listing,
         data_dir,
         config.preprocess,
         beam_options=beam_options,
@@ -89,7 +160,7 @@ def _preprocessed(
     )
 
 
-def _check_model_suits(schema: FeatureSchema, inputs: list[str], config: RunConfig) -> None:
+def _check_model_suits(schema: FeatureSchema, listing: InputListing, config: RunConfig) -> None:
     """Refuses before a long job what would be refused after it.
 
     The model is built once for the columns that the schema promises (with empty vocabularies).
@@ -109,51 +180,55 @@ def _check_model_suits(schema: FeatureSchema, inputs: list[str], config: RunConf
             "split.validation=0 in the schema",
             "Give it a share in the schema's `split`, or leave train.early_stopping out.",
         )
-    resolved = schema if schema.is_resolved else plan_blocks(schema, inputs).schema
+    resolved = schema if schema.is_resolved else plan_blocks(schema, listing).schema
     build_model(config.model, encoded_spec(resolved, None))
 
 
 def _trained_and_published(
     data: DataDirectory, config: RunConfig, run_dir: Path, workdir: Path
-) -> dict[str, Any]:
-    from jobs.steps import evaluate_run, export_run, parity_run, train_run
+) -> RunResult:
+    from jobs.steps import train_run
 
     _drift_gate(data, config, workdir)
     say(f"[2/5] train -> {run_dir}")
-    run = train_run(data, config, run_dir)
+    trained = train_run(data, config, run_dir)
+    run = trained.run
     say("[3/5] evaluate")
-    metrics = evaluate_run(run)
+    metrics = evaluate_run(trained)
     say("[4/5] parity")
-    parity = parity_run(run)
+    parity = prove_run(trained, say=say)
     say(f"[5/5] export and publish as {config.export.name}")
-    published = export_run(run, workdir / "models", config.export.name)
-    result = {
-        "run": str(run.path),
-        "run_id": run.fingerprint,
-        "data": str(data.path),
-        "metrics": {k: v for k, v in metrics.items() if k != "raw"},
-        "parity": {c["name"]: c["value"] for c in parity["checks"]},
-        "published": published,
-    }
-    run.write_json("result.json", result)
+    published = publish_run(run, metrics, workdir / "models", config.gate, config.export)
+    values = {c["name"]: c["value"] for c in parity.to_json()["checks"]}
+    result = RunResult(
+        str(run.path), run_dir.name, str(data.path), metrics, values, published, nothing_to_do=False
+    )
+    run.write_json("result.json", result.to_json())
     run.finish()
-    return {**result, "nothing_to_do": False}
+    return result
 
 
 def _drift_gate(data: DataDirectory, config: RunConfig, workdir: Path) -> None:
     """Holds today's statistics against those of the data that the live version was trained on.
 
     Raises:
-        GateError: they drifted further apart than `drift` in the config allows.
+        GateError: they drifted further apart than `drift` in the config allows, or there is nothing to
+            hold them against and the config does not accept that.
     """
     from pipeline.statistics.drift import compare_statistics
     from pipeline.statistics.feature_statistics import FeatureStatistics
-    from serving.repository.repository import ModelRepository
 
     live = ModelRepository(workdir / "models", config.export.name).live()
-    accepted = live.manifest.extra.get("data_fingerprint") if live and live.manifest else None
+    if live is None:
+        return  # the first version
+    accepted = live.manifest.extra.get("data_fingerprint") if live.manifest else None
     before = workdir / "data" / str(accepted)
-    if accepted in (None, data.fingerprint) or not is_finished(before):
+    if accepted == data.fingerprint:
+        return
+    if accepted is None or not is_finished(before):
+        missing = f"{before} (gone)" if accepted else f"version {live.number}: {live.problem}"
+        drift_base_gate(missing, config.drift.allow_missing_base).raise_if_refused()
+        say(f"drift: not compared, as drift.allow_missing_base says: {missing}")
         return
     if DataDirectory.open(before).schema != data.schema and not config.drift.allow_schema_change:
         say("drift: the schema changed since the live version was trained; not compared")
@@ -164,8 +239,7 @@ def _drift_gate(data: DataDirectory, config: RunConfig, workdir: Path) -> None:
         FeatureStatistics.load(before / "statistics"),
         config.drift,
     )
-    try:
-        report.raise_if_drifted()
-    except GateError:
+    verdict = drift_gate(report)
+    if not verdict.passed:
         say(table(report.HEADER, report.table_rows(), title=f"{data.path} against {before}"))
-        raise
+    verdict.raise_if_refused()

@@ -9,31 +9,33 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jobs.show.progress import say
-from pipeline.errors import ConfigError
-from pipeline.paths import expand_inputs
+from pipeline.errors import ConfigError, GateError
+from pipeline.input_listing import InputListing, list_inputs
 from pipeline.schema import FeatureSchema
 from pipeline.step_directory import fingerprint_of, is_finished, step_directory
-from serving.export.manifest import MANIFEST_PATH, Manifest, verify_manifest
+from serving.export.manifest import MANIFEST_PATH, Manifest, file_sizes, verify_manifest
 
-__all__ = ["export_of", "score_files"]
+__all__ = ["DEFAULT_MAX_REJECT_RATE", "export_of", "score_files"]
 
 SCHEMA_PATH = "assets.extra/schema.yaml"
+DEFAULT_MAX_REJECT_RATE = 0.01
 _FORMAT_VERSION = 1
 _BLOCK_BYTES = 8 << 20
 
 
 def score_files(
     model: str | Path,
-    inputs: list[str],
+    inputs: Sequence[str] | InputListing,
     out: str | Path,
     *,
     schema: str | Path | None = None,
     output: str = "parquet",
-    max_reject_rate: float = 0.01,
+    max_reject_rate: float = DEFAULT_MAX_REJECT_RATE,
     block_bytes: int = _BLOCK_BYTES,
     beam_options: list[str] | None = None,
     progress: Any = None,
@@ -42,7 +44,7 @@ def score_files(
 
     Args:
         model: an export, a published version, or a model's directory (its latest version).
-        inputs: paths and globs.
+        inputs: paths and globs, or the files listed already.
         out: a new or empty directory.
         schema: how the files are laid out, where they are not laid out as the training data was.
         output: "parquet" or "csv".
@@ -57,26 +59,26 @@ def score_files(
     Raises:
         ConfigError: no such model, one without a schema, or a layout that lacks its inputs.
         GateError: the export is damaged.
-        DataError: too many rejects, no rows, or a file that cannot be read.
+        DataError: too many rejects, no rows, or a file that cannot be read or changes while it is read.
     """
     if not 0 <= max_reject_rate <= 1:
         raise ConfigError("--max-reject-rate must lie in 0 .. 1", max_reject_rate)
-    out, export_dir = Path(out), export_of(Path(model))
+    out, export_dir, listing = Path(out), export_of(Path(model)), list_inputs(inputs)
     manifest = verify_manifest(export_dir)
     layout = _layout(export_dir, schema)
-    files = [[f.path, f.size, f.version] for f in expand_inputs(inputs)]
     digest = {path: record.sha256 for path, record in manifest.files.items()}
-    asked = (digest, layout.fingerprint(), files, output, block_bytes, max_reject_rate)
-    fingerprint = fingerprint_of("score", _FORMAT_VERSION, *asked)
-    if is_finished(out, fingerprint):
-        done: dict[str, Any] = json.loads((out / "summary.json").read_text())
-        say(f"nothing to do: {out} holds these scores")
+    asked = (digest, layout.fingerprint(), listing.fingerprint_parts)
+    fingerprint = fingerprint_of(
+        "score", _FORMAT_VERSION, *asked, output, block_bytes, DEFAULT_MAX_REJECT_RATE
+    )
+    done = _kept_summary(out, max_reject_rate) if is_finished(out, fingerprint) else None
+    if done is not None:
         return done
     return _score(
         export_dir,
         manifest,
         layout,
-        inputs,
+        listing,
         out,
         fingerprint,
         output=output,
@@ -91,7 +93,7 @@ def _score(
     export_dir: Path,
     manifest: Manifest,
     layout: FeatureSchema,
-    inputs: list[str],
+    listing: InputListing,
     out: Path,
     fingerprint: str,
     *,
@@ -104,7 +106,7 @@ def _score(
     from pipeline.sources import plan_blocks
     from serving.batch_scoring import ScorePlan, check_reject_rate, run_scoring
 
-    read = plan_blocks(layout, inputs, block_bytes=block_bytes)
+    read = plan_blocks(layout, listing, block_bytes=block_bytes)
     _check_inputs(read.schema, manifest)
     with step_directory(out, fingerprint) as staging:
         plan = ScorePlan(
@@ -117,19 +119,47 @@ def _score(
         )
         counts = run_scoring(plan, read.blocks, beam_options=beam_options, progress=progress)
         check_reject_rate(counts, limit)
+        listing.check_unchanged()
         for name in ("spill", "progress"):
             shutil.rmtree(staging / name)
         summary = {
             **counts,
-            "input_files": len(read.files),
-            "input_bytes": sum(f.size for f in read.files),
+            "input_files": len(listing.files),
+            "input_bytes": listing.size,
             "parts": len(list(staging.glob("part-*"))),
             "format": output,
             "model_fingerprint": manifest.fingerprint,
             "model_path": str(export_dir),
             "norm": manifest.extra.get("norm"),
+            "files": file_sizes(staging),
         }
         (staging / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    return summary
+
+
+def _kept_summary(out: Path, limit: float) -> dict[str, Any] | None:
+    """summary.json of a finished directory; None, and no directory, when a file is not as it was written.
+
+    A reject limit changes no score: finished scores are held against another one than theirs, too.
+
+    Raises:
+        DataError: more rows were rejected than the limit allows.
+    """
+    try:
+        summary: dict[str, Any] = json.loads((out / "summary.json").read_text())
+        found = file_sizes(out)
+    except (OSError, ValueError, GateError):
+        summary, found = {"files": {"summary.json": -1}}, {}
+    # Directories of earlier versions do not hold the sizes.
+    if any(found.get(name) != size for name, size in summary.get("files", {}).items()):
+        say(f"{out} is not as it was written: scoring again")
+        shutil.rmtree(out)
+        return None
+    if summary["rejected_rows"] > limit * summary["input_rows"]:
+        from serving.batch_scoring import check_reject_rate
+
+        check_reject_rate(summary, limit)
+    say(f"nothing to do: {out} holds these scores")
     return summary
 
 

@@ -1,7 +1,7 @@
 """Everything one training leaves behind, written and read back in one place.
 
     RUN_DIR/
-      config.yaml        model, train and data sections, with the run's fingerprint
+      config.yaml        the sections as last used, the data, and the fingerprint of the model
       spec.json          the EncodedSpec that the model was built for
       checkpoints/       resumable states (models.training.checkpoints)
       weights.npz        the final weights
@@ -25,27 +25,57 @@ import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import yaml
 
+from models.config.calibration import CalibrationConfig
 from models.config.model import ModelConfig, parse_model_config
 from models.config.train import TrainConfig, parse_train_config
 from pipeline.errors import ConfigError
 from pipeline.records.encoded import EncodedSpec
-from pipeline.step_directory import SUCCESS, write_atomically
+from pipeline.reports import Report
+from pipeline.step_directory import SUCCESS, fingerprint_of, write_atomically
+from pipeline.strict_config import Changes, options_that_change
 
 if TYPE_CHECKING:
     from models.zoo.base import CTRModel
 
-__all__ = ["RunDirectory", "run_fingerprint"]
+__all__ = ["RunDirectory", "find_run", "run_fingerprint", "weights_identity"]
+
+_FORMAT = 2  # of config.yaml; 1 had no number, and a fingerprint over options that change nothing
+_AnyReport = TypeVar("_AnyReport", bound=Report)
 
 
 def run_fingerprint(config: Mapping[str, Any], data_fingerprint: str) -> str:
-    """The id of a run: 16 hex digits over its config and its data, whatever the key order."""
+    """16 hex digits over some options and the data that they are used on, whatever the key order."""
     text = json.dumps([config, data_fingerprint], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def weights_identity(model: ModelConfig, train: TrainConfig, data_fingerprint: str) -> str:
+    """The id of a run: of its data and of the options that change a weight, and of nothing else."""
+    sections = {c.label: options_that_change(c, Changes.WEIGHTS) for c in (model, train)}
+    return run_fingerprint(sections, data_fingerprint)
+
+
+def find_run(runs: Path, run_id: str) -> Path:
+    """RUNS/<run id>, or another directory there that holds the same training.
+
+    Earlier versions gave a run another id: its weights are found by what they depend on. Where there
+    are several, one whose training is finished, and the newest, is taken.
+    """
+    goal = runs / run_id
+    if (goal / "config.yaml").exists():
+        return goal
+    found: list[tuple[bool, float, Path]] = []
+    for config in runs.glob("*/config.yaml"):
+        with contextlib.suppress(ConfigError):  # not ours to read: so not this run
+            run = RunDirectory.open(config.parent)
+            if run.weights_identity == run_id:
+                found.append((run.is_trained, config.stat().st_mtime, run.path))
+    return max(found)[2] if found else goal
 
 
 def _write(path: Path, content: str) -> None:
@@ -66,10 +96,11 @@ class RunDirectory:
 
     Attributes:
         path: the directory.
-        config: the sections that `create` was given ("model", "train", ...).
+        config: the sections as they were last used ("model", "train", ...).
         data_fingerprint: of the data directory that the run trains on.
-        data_path: where that directory was.
-        fingerprint: `run_fingerprint` of the two first.
+        data_path: where that directory is.
+        fingerprint: of the model that the run comes to: its weights and how they are calibrated.
+        format: of config.yaml.
     """
 
     path: Path
@@ -77,6 +108,7 @@ class RunDirectory:
     data_fingerprint: str
     data_path: str
     fingerprint: str
+    format: int = _FORMAT
 
     @classmethod
     def create(
@@ -86,7 +118,9 @@ class RunDirectory:
         data_fingerprint: str,
         data_path: str | Path,
     ) -> RunDirectory:
-        """Makes the directory, or opens it when it already belongs to the same run.
+        """Makes the directory, or opens it when it already belongs to the same training.
+
+        Options that change no weight may differ from those of the last time: they are kept instead.
 
         Args:
             path: where.
@@ -97,56 +131,99 @@ class RunDirectory:
         Raises:
             ConfigError: `path` holds another run, is a file, or cannot be written.
         """
-        path = Path(path)
         plain: dict[str, Any] = json.loads(json.dumps(config, default=str))
-        fingerprint = run_fingerprint(plain, data_fingerprint)
-        if (path / "config.yaml").exists():
-            run = cls.open(path)
-            if run.fingerprint != fingerprint:
+        run = cls(Path(path), plain, data_fingerprint, os.path.abspath(data_path), "")
+        run = dataclasses.replace(run, fingerprint=run.model_identity)
+        if (run.path / "config.yaml").exists():
+            before = cls.open(path)
+            if before.weights_identity != run.weights_identity:
                 raise ConfigError(
-                    "a run directory belongs to one config and one data set",
-                    f"{path} holds run {run.fingerprint}, this is run {fingerprint}"
-                    f" ({_first_difference(run, plain, data_fingerprint)})",
+                    "a run directory belongs to one training on one data set",
+                    f"{path} holds run {before.fingerprint}, this is run {run.fingerprint}"
+                    f" ({_first_difference(before, run)})",
                     "Choose another --out, or delete that directory.",
                 )
-            return run
+            if (
+                before.model_identity == run.model_identity
+            ):  # by an earlier version it has another name
+                run = dataclasses.replace(run, fingerprint=before.fingerprint)
+            if before == run:
+                return before
         try:
-            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-            (path / "logs").mkdir(exist_ok=True)
+            run.checkpoints.mkdir(parents=True, exist_ok=True)
+            run.logs.mkdir(exist_ok=True)
         except OSError as error:
-            raise _cannot_write(path, error) from None
-        document = {
-            "fingerprint": fingerprint,
-            "data": {"path": str(data_path), "fingerprint": data_fingerprint},
-            "config": plain,
-        }
-        text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
-        _write(path / "config.yaml", text)
-        return cls(path, plain, data_fingerprint, str(data_path), fingerprint)
+            raise _cannot_write(run.path, error) from None
+        run.save_config()
+        return run
 
     @classmethod
     def open(cls, path: str | Path) -> RunDirectory:
-        """Opens a directory that `create` made.
+        """Opens a directory that `create` made, by this version or an earlier one.
 
         Raises:
-            ConfigError: it is none.
+            ConfigError: it is none, or a later version made it.
         """
         path = Path(path)
         try:
             document = yaml.safe_load((path / "config.yaml").read_text())
-            return cls(
+            found = cls(
                 path,
                 document["config"],
                 document["data"]["fingerprint"],
-                document["data"]["path"],
+                _data_path(path, document["data"]),
                 document["fingerprint"],
+                document.get("format", 1),
             )
-        except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
+        except (OSError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
             raise ConfigError(
                 "a run directory holds a config.yaml",
                 f"{path} ({type(error).__name__})",
                 "Make one with: clickparity train --data DATA_DIR --out RUN_DIR.",
             ) from None
+        if found.format not in range(1, _FORMAT + 1):
+            raise ConfigError(
+                f"a run directory must be of a format that this version reads, 1 to {_FORMAT}",
+                f"{path} (format {found.format!r})",
+                "Open it with the version of clickparity that made it, or a later one.",
+            )
+        return found
+
+    def with_sections(self, **sections: Mapping[str, Any]) -> RunDirectory:
+        """The same run with some sections of its config replaced; `save_config` keeps them."""
+        return dataclasses.replace(self, config={**self.config, **sections})
+
+    def save_config(self) -> None:
+        """Writes config.yaml. Inside a work directory the data's path is kept relative to the run."""
+        data, run = Path(self.data_path), Path(os.path.abspath(self.path))
+        is_beside = data.is_relative_to(run.parent.parent)
+        document = {
+            "format": self.format,
+            "fingerprint": self.fingerprint,
+            "data": {
+                "path": os.path.relpath(data, run) if is_beside else str(data),
+                "fingerprint": self.data_fingerprint,
+            },
+            "config": self.config,
+        }
+        text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+        _write(self.path / "config.yaml", text)
+
+    @property
+    def weights_identity(self) -> str:
+        """Of what its weights depend on; runs that agree in it are one training."""
+        return weights_identity(self.model_config, self.train_config, self.data_fingerprint)
+
+    @property
+    def model_identity(self) -> str:
+        """Of what its answers depend on: the weights, and how they are calibrated."""
+        section = options_that_change(self.calibration_config, Changes.CALIBRATION)
+        return fingerprint_of("model", self.weights_identity, section)
+
+    @functools.cached_property
+    def calibration_config(self) -> CalibrationConfig:
+        """The "calibration" section, validated."""
+        return CalibrationConfig.model_validate(self.config.get("calibration") or {})
 
     @functools.cached_property
     def model_config(self) -> ModelConfig:
@@ -200,6 +277,15 @@ class RunDirectory:
         """
         with _whole(self.path / name):
             return json.loads(self._read(name))
+
+    def read_report(self, name: str, kind: type[_AnyReport]) -> _AnyReport:
+        """A report as `write_json` wrote its `to_json`.
+
+        Raises:
+            ConfigError: the file is not there, damaged, or lacks something, with what makes it.
+        """
+        with _whole(self.path / name):
+            return kind.from_json(self.read_json(name))
 
     def has(self, name: str) -> bool:
         """Whether a file of the run exists."""
@@ -324,7 +410,7 @@ def _cannot_write(path: Path, error: OSError) -> ConfigError:
     return ConfigError(
         "the run directory must be writable",
         f"{path} ({error.strerror or error})",
-        "Choose another --out, or mend its permissions.",
+        "Choose another --out, or change its permissions.",
     )
 
 
@@ -360,14 +446,33 @@ def _whole(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _first_difference(run: RunDirectory, config: dict[str, Any], data_fingerprint: str) -> str:
-    if run.data_fingerprint != data_fingerprint:
-        return f"data {run.data_fingerprint} against {data_fingerprint}"
-    before, now = _flat(run.config), _flat(config)
-    for key in sorted(before.keys() | now.keys()):
-        if before.get(key) != now.get(key):
-            return f"{key}: {before.get(key)!r} against {now.get(key)!r}"
+def _data_path(run: Path, data: Mapping[str, Any]) -> str:
+    """Where a run's data is.
+
+    Earlier versions kept the path as it was typed: perhaps relative to a folder that nobody is in any
+    more, or in a work directory that was moved since.
+    """
+    written = Path(data["path"])
+    beside_runs = run.parent.parent / "data" / str(data["fingerprint"])
+    for found in (run / written, written, beside_runs):
+        if found.exists():
+            return os.path.abspath(found)
+    return os.path.abspath(run / written)
+
+
+def _first_difference(before: RunDirectory, now: RunDirectory) -> str:
+    if before.data_fingerprint != now.data_fingerprint:
+        return f"data {before.data_fingerprint} against {now.data_fingerprint}"
+    old, new = _weight_options(before), _weight_options(now)
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            return f"{key}: {old.get(key)!r} against {new.get(key)!r}"
     return "their fingerprints differ"
+
+
+def _weight_options(run: RunDirectory) -> dict[str, Any]:
+    sections = (run.model_config, run.train_config)
+    return _flat({c.label: options_that_change(c, Changes.WEIGHTS) for c in sections})
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from enum import StrEnum
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -14,11 +15,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pipeline.errors import ConfigError
 
 __all__ = [
+    "Changes",
     "StrictConfig",
     "config_error",
     "configs_of_option",
     "did_you_mean",
     "explain_validation_error",
+    "options_that_change",
 ]
 
 _CHOICES = ("enum", "literal_error", "union_tag_invalid")
@@ -33,11 +36,28 @@ def did_you_mean(received: object, allowed: Iterable[str]) -> str:
     return f"{guess}Allowed: {', '.join(allowed)}."
 
 
+class Changes(StrEnum):
+    """The first step whose result an option changes; that step and those behind it depend on it.
+
+    An option states it in its own annotation, `Annotated[int, Changes.NOTHING]`; else what its config
+    states holds, and for a config inside another one what the option that holds it states.
+    """
+
+    DATA = "data"
+    WEIGHTS = "weights"
+    CALIBRATION = "calibration"
+    EVALUATION = "evaluation"
+    GATE = "gate"
+    PUBLICATION = "publication"
+    NOTHING = "nothing"
+
+
 class StrictConfig(BaseModel):
     """A frozen pydantic model that refuses options it does not have.
 
     Class attributes:
         label: how messages call this config ("model.norm").
+        changes: what its options change, see `Changes`; a section of a pipeline's config must state it.
         shorthand: the option that a bare name stands for: with "kind", `norm: layer` reads as
             `norm: {kind: layer}`. None: it must be a mapping.
 
@@ -47,6 +67,7 @@ class StrictConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
     label: ClassVar[str] = "config"
+    changes: ClassVar[Changes | None] = None
     shorthand: ClassVar[str | None] = None
 
     @classmethod
@@ -72,6 +93,31 @@ class StrictConfig(BaseModel):
                         did_you_mean(key, cls.model_fields),
                     )
         return raw
+
+
+def options_that_change(config: StrictConfig, step: Changes) -> dict[str, Any]:
+    """The options of a section on which a step's result depends, as plain JSON data.
+
+    Raises:
+        TypeError: the section does not state what its options change.
+    """
+    if config.changes is None:
+        raise TypeError(f"{type(config).__name__} must state what its options change")
+    return _that_change(config, step, config.changes)
+
+
+def _that_change(config: StrictConfig, step: Changes, default: Changes) -> dict[str, Any]:
+    found, plain = {}, config.model_dump(mode="json")
+    for name, field in type(config).model_fields.items():
+        stated = next((m for m in field.metadata if isinstance(m, Changes)), default)
+        value = getattr(config, name)
+        if isinstance(value, StrictConfig):
+            inside = _that_change(value, step, value.changes or stated)
+            if inside or stated is step:
+                found[name] = inside
+        elif stated is step:
+            found[name] = plain[name]
+    return found
 
 
 def config_error(error: ValidationError, label: str) -> ConfigError:

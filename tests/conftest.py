@@ -83,6 +83,31 @@ def without_replica_check() -> Iterator[None]:
         replica.replica_equality = real
 
 
+@contextlib.contextmanager
+def counted_work() -> Iterator[dict[str, int]]:
+    """Counts what is opened, built and loaded while the block runs, in this process."""
+    from models.run_directory import RunDirectory
+    from pipeline.records.data_directory import DataDirectory
+    from pipeline.transform.feature_transform import FeatureTransform
+
+    made = {"data directory": 0, "transform": 0, "model": 0}
+
+    def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            made[name] += 1
+            return function(*arguments, **options)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        opened = counted("data directory", DataDirectory.open)
+        patch.setattr(DataDirectory, "open", staticmethod(opened))
+        built = counted("transform", FeatureTransform.__init__)
+        patch.setattr(FeatureTransform, "__init__", built)
+        patch.setattr(RunDirectory, "load_model", counted("model", RunDirectory.load_model))
+        yield made
+
+
 @dataclasses.dataclass(frozen=True)
 class TinyWork:
     """A workdir in which `clickparity run` went through once.
@@ -91,11 +116,13 @@ class TinyWork:
         path: the workdir.
         arguments: of that command, without --workdir and its value.
         result: what it returned.
+        made: how often it opened the data directory, built the transform and loaded the model.
     """
 
     path: Path
     arguments: tuple[str, ...]
     result: dict[str, Any]
+    made: dict[str, int]
 
     @property
     def run_path(self) -> Path:
@@ -129,9 +156,10 @@ def tiny_work(tiny_log: Path, tmp_path_factory: pytest.TempPathFactory) -> TinyW
 
     path = tmp_path_factory.mktemp("work")
     pattern = str(tiny_log / "*.csv")
-    with kept_logging():
+    with kept_logging(), counted_work() as made:
         result = run_pipeline(load_run_config(None, SETTINGS), [pattern], path)
-    return TinyWork(path, ("run", "--input", pattern, "--set", *SETTINGS), result)
+    arguments = ("run", "--input", pattern, "--set", *SETTINGS)
+    return TinyWork(path, arguments, result.to_json(), made)
 
 
 @pytest.fixture(scope="session")
@@ -154,14 +182,17 @@ def layer_run(tiny_work: TinyWork) -> RunDirectory:
 def batch_run(tiny_data: DataDirectory, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """The same with batch norm: trained, evaluated and measured by the parity checks."""
     from jobs.config import load_run_config
-    from jobs.steps import evaluate_run, parity_run, train_run
+    from jobs.steps import train_run
+    from models.run_steps import evaluate_run
+    from serving.run_steps import prove_run
 
     config = load_run_config(None, [*SETTINGS, "model.norm=batch"])
-    run = train_run(tiny_data, config, tmp_path_factory.mktemp("runs") / "batch", progress=False)
-    evaluate_run(run)
+    out = tmp_path_factory.mktemp("runs") / "batch"
+    trained = train_run(tiny_data, config, out, progress=False)
+    evaluate_run(trained)
     with without_replica_check():
-        parity_run(run)
-    return run
+        prove_run(trained)
+    return trained.run
 
 
 @pytest.fixture
@@ -176,8 +207,7 @@ def copy_of(tmp_path: Path) -> Callable[..., RunDirectory]:
         document = yaml.safe_load((goal / "config.yaml").read_text())
         for name, options in sections.items():
             document["config"][name] = {**(document["config"].get(name) or {}), **options}
-        if data_path is not None:
-            document["data"]["path"] = str(data_path)
+        document["data"]["path"] = str(data_path or run.data_path)
         (goal / "config.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
         return RunDirectory.open(goal)
 

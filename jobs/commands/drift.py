@@ -26,10 +26,10 @@ def main(arguments: argparse.Namespace) -> Answer:
     from jobs.config import load_run_config
     from jobs.show.progress import say
     from jobs.show.tables import table
-    from pipeline.errors import GateError
     from pipeline.records.data_directory import DataDirectory
     from pipeline.statistics.drift import compare_statistics
     from pipeline.statistics.feature_statistics import FeatureStatistics
+    from serving.gates import drift_gate
 
     config = load_run_config(arguments.config, arguments.set).drift
     today = DataDirectory.open(arguments.data)
@@ -40,9 +40,8 @@ def main(arguments: argparse.Namespace) -> Answer:
         config,
     )
     text = table(report.HEADER, report.table_rows(), title=f"{today.path} against {before.path}")
-    try:
-        report.raise_if_drifted()
-    except GateError:
+    verdict = drift_gate(report)
+    if not verdict.passed:
         say(text)
-        raise
+    verdict.raise_if_refused()
     return report.to_json(), text

@@ -29,11 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> Answer:
     """Scores the split anew and writes metrics.json."""
     from jobs.show.metrics import metrics_table, segment_table
-    from jobs.steps import evaluate_run
-    from models.run_directory import RunDirectory
+    from models.run_steps import evaluate_run
+    from models.trained_run import TrainedRun
 
-    run = RunDirectory.open(arguments.run)
-    metrics = evaluate_run(run, arguments.split, force=True, segments=arguments.by)
-    texts = [metrics_table(metrics, f"{run.path}, {arguments.split} split")]
-    texts += [segment_table(name, values) for name, values in metrics.get("segments", {}).items()]
-    return metrics, "\n".join(texts)
+    trained = TrainedRun(arguments.run)
+    metrics = evaluate_run(trained, arguments.split, force=True, segments=arguments.by)
+    texts = [metrics_table(metrics, f"{trained.run.path}, {arguments.split} split")]
+    texts += [segment_table(name, values) for name, values in metrics.segments.items()]
+    return metrics.to_json(), "\n".join(texts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from jobs.command import Answer, Group, add_models_argument
+from jobs.command import Answer, Group, add_config_arguments, add_models_argument
 
 __all__ = ["GROUP", "HELP", "add_arguments", "main"]
 
@@ -18,16 +18,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--run", required=True, metavar="RUN_DIR", help="a run that `parity` has passed"
     )
     add_models_argument(parser)
-    parser.add_argument("--name", required=True, metavar="NAME", help="of the served model")
+    parser.add_argument(
+        "--name", metavar="NAME", help="of the served model; default: the config's export.name"
+    )
+    add_config_arguments(parser)
 
 
 def main(arguments: argparse.Namespace) -> Answer:
-    """Publishes RUN_DIR/export; exit 3 when a gate says no."""
+    """Publishes RUN_DIR/export; exit 3 when a gate says no.
+
+    The run's own gate and export options hold; --config and --set replace them, and are kept.
+    """
     from pathlib import Path
 
-    from jobs.steps import export_run
-    from models.run_directory import RunDirectory
+    from jobs.config import load_publication_config
+    from models.run_steps import evaluate_run
+    from models.trained_run import TrainedRun
+    from serving.run_steps import publish_run
 
-    run = RunDirectory.open(arguments.run)
-    published = export_run(run, Path(arguments.models), arguments.name)
-    return published, published["message"]
+    trained = TrainedRun(arguments.run)
+    run = trained.run
+    gate, export = load_publication_config(run.config, arguments.config, arguments.set)
+    if arguments.name:
+        export = export.model_copy(update={"name": arguments.name})
+    test = evaluate_run(trained)
+    published = publish_run(run, test, Path(arguments.models), gate, export)
+    asked = {c.label: c.model_dump(mode="json") for c in (gate, export)}
+    if {name: run.config.get(name) for name in asked} != asked:
+        run.with_sections(**asked).save_config()
+    return published.to_json(), published.message

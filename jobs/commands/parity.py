@@ -29,22 +29,21 @@ def main(arguments: argparse.Namespace) -> Answer:
     """Runs every check; exit 3 when a bar fails (the report is written all the same)."""
     from jobs.show.metrics import parity_table
     from jobs.show.progress import say
-    from jobs.steps import parity_run
-    from models.run_directory import RunDirectory
+    from models.trained_run import TrainedRun
     from pipeline.errors import GateError
+    from serving.run_steps import prove_run
 
-    run = RunDirectory.open(arguments.run)
-    other = RunDirectory.open(arguments.against) if arguments.against else None
-    report = parity_run(run, against=other, cpp_loader=arguments.cpp_loader, force=True)
+    trained = TrainedRun(arguments.run)
+    other = TrainedRun(arguments.against) if arguments.against else None
+    page = trained.run.path / "parity.html"
+    report = prove_run(trained, against=other, cpp_loader=arguments.cpp_loader, force=True, say=say)
     if other is not None:
         from serving.parity.report import write_report
 
-        write_report(run.path / "parity.html", [report, parity_run(other)])
-    text = parity_table(report, str(run.path / "parity.html"))
-    if not report["passed"]:
+        write_report(page, [report, prove_run(other, say=say)])
+    text = parity_table(report, str(page))
+    if not report.passed:
         say(text)
-        failed = [c["name"] for c in report["checks"] if c["passed"] is False]
-        raise GateError(
-            "every parity bar must hold", ", ".join(failed), f"See {run.path / 'parity.html'}."
-        )
-    return report, text
+        failed = ", ".join(check.name for check in report.failed)
+        raise GateError("every parity bar must hold", failed, f"See {page}.")
+    return report.to_json(), text

@@ -37,4 +37,4 @@ def main(arguments: argparse.Namespace) -> Answer:
     result = run_pipeline(
         config, arguments.input, Path(arguments.workdir), beam_options=arguments.beam_options
     )
-    return result, run_text(result)
+    return result.to_json(), run_text(result)

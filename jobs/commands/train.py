@@ -30,18 +30,20 @@ def main(arguments: argparse.Namespace) -> Answer:
 
     from jobs.config import load_run_config
     from jobs.show.metrics import metrics_table
-    from jobs.steps import evaluate_run, train_run
+    from jobs.steps import train_run
+    from models.run_steps import evaluate_run
     from pipeline.records.data_directory import SPLITS, DataDirectory
 
     config = load_run_config(arguments.config, arguments.set)
     data = DataDirectory.open(arguments.data)
-    run = train_run(data, config, Path(arguments.out))
+    trained = train_run(data, config, Path(arguments.out))
+    run = trained.run
     split = next(s for s in reversed(SPLITS) if data.num_rows(s))
-    metrics = evaluate_run(run, split)
+    metrics = evaluate_run(trained, split)
     result = {
         "run": str(run.path),
         "fingerprint": run.fingerprint,
         "training": run.read_json("training.json"),
-        split: metrics,
+        split: metrics.to_json(),
     }
     return result, metrics_table(metrics, f"{run.path}, {split} split")

@@ -20,12 +20,17 @@ from jobs.demo.report import write_demo_report
 from jobs.server_process import served
 from jobs.show.progress import block_progress, say
 from jobs.show.tables import table
-from models.run_directory import RunDirectory
+from models.evaluation import Evaluation
+from models.run_steps import evaluate_run
+from models.trained_run import TrainedRun
 from pipeline.errors import ClickparityError, ConfigError, GateError
 from pipeline.records.data_directory import DataDirectory
 from pipeline.records.encoded import model_inputs
 from pipeline.schema import FeatureSchema
 from pipeline.step_directory import make_writable
+from serving.gates import GateConfig
+from serving.parity.outcome import ParityReport
+from serving.run_steps import Published, prove_run, publish_run
 
 __all__ = ["run_demo"]
 
@@ -59,26 +64,24 @@ def run_demo(
     started = time.monotonic()
     make_writable(out)
     data = _data(out, num_rows)
-    runs, parities, metrics = {}, {}, {}
+    runs: dict[str, TrainedRun] = {}
+    parities: dict[str, ParityReport] = {}
+    metrics: dict[str, Evaluation] = {}
     for i, norm in enumerate(_NORMS):
         say(f"[{3 + i}/7] train and prove DCN-v2 with {norm} norm")
         run = _train(data, norm, out)
         runs[norm] = run
-        from jobs.steps import evaluate_run, parity_run
-
         metrics[norm] = evaluate_run(run)
-        parities[norm] = parity_run(run)
+        parities[norm] = prove_run(run, say=say)
     comparison = _comparison(metrics, parities)
     # With --json, stdout holds the one object and nothing else.
     show = say if tables_to_stderr else functools.partial(print, flush=True)
     show(_comparison_table(comparison))
     say("[5/7] the gate: batch norm is refused, layer norm is published")
-    refusal = _refused(runs["batch"], out)
+    refusal = _refused(runs["batch"], metrics["batch"], out)
     show(f"gate: batch norm refused: {refusal}")
-    from jobs.steps import export_run
-
-    published = export_run(runs["layer"], out / "models", _MODEL)
-    show(f"gate: layer norm: {published['message']}")
+    published = _publish(runs["layer"], metrics["layer"], out)
+    show(f"gate: layer norm: {published.message}")
     say(f"[6/7] serve it and ask for {_ASKED} raw rows")
     asked = _ask(runs["layer"], data, out)
     show(_asked_table(asked))
@@ -87,7 +90,7 @@ def run_demo(
     took_s = time.monotonic() - started
     result = {
         "comparison": comparison,
-        "gate": {"batch": refusal, "layer": published},
+        "gate": {"batch": refusal, "layer": published.to_json()},
         "served": asked,
         "report": str(report),
         "took_s": round(took_s, 1),
@@ -138,34 +141,39 @@ def _config(norm: str) -> RunConfig:
     return load_run_config(None, [*_SETTINGS, f"model.norm={norm}"])
 
 
-def _train(data: DataDirectory, norm: str, out: Path) -> RunDirectory:
+def _train(data: DataDirectory, norm: str, out: Path) -> TrainedRun:
     from jobs.steps import train_run
 
     return train_run(data, _config(norm), out / "runs" / norm)
 
 
-def _refused(run: RunDirectory, out: Path) -> str:
-    """Asks the gate to publish the batch-norm run; returns its refusal."""
-    from jobs.steps import export_run
+def _publish(run: TrainedRun, test: Evaluation, out: Path) -> Published:
+    return publish_run(run.run, test, out / "models", GateConfig(), _config("layer").export)
 
+
+def _refused(run: TrainedRun, test: Evaluation, out: Path) -> str:
+    """Asks the gate to publish the batch-norm run; returns its refusal."""
     try:
-        export_run(run, out / "models", _MODEL)
+        _publish(run, test, out)
     except GateError as error:
         return str(error)
     raise ClickparityError("the gate must refuse a batch-norm run", "it published one")
 
 
-def _comparison(metrics: dict[str, Any], parities: dict[str, Any]) -> dict[str, dict[str, float]]:
+def _comparison(
+    metrics: dict[str, Evaluation], parities: dict[str, ParityReport]
+) -> dict[str, dict[str, float | None]]:
     """One column of figures a model."""
-    found = {}
+    found: dict[str, dict[str, float | None]] = {}
     for norm in _NORMS:
-        m, gaps = metrics[norm], {c["name"]: c["value"] for c in parities[norm]["checks"]}
+        m, gaps = metrics[norm], {c.name: c.value for c in parities[norm].checks}
+        bayes, ratio = _truth(m)
         found[norm] = {
-            "AUC": m["auc"],
-            "distance to Bayes AUC": m["truth"]["bayes_auc"] - m["auc"],
-            "log loss": m["log_loss"],
-            "calibration ratio": m["calibration_ratio"],
-            "mean prediction / mean true probability": m["truth"]["prediction_over_truth"],
+            "AUC": m.auc,
+            "distance to Bayes AUC": None if bayes is None or m.auc is None else bayes - m.auc,
+            "log loss": m.log_loss,
+            "calibration ratio": m.calibration_ratio,
+            "mean prediction / mean true probability": ratio,
             "mode gap (logit)": gaps["mode"],
             "batch gap, served (logit)": gaps["batch, served"],
             "batch gap, trained (logit)": gaps["batch, trained"],
@@ -173,7 +181,12 @@ def _comparison(metrics: dict[str, Any], parities: dict[str, Any]) -> dict[str, 
     return found
 
 
-def _comparison_table(comparison: dict[str, dict[str, float]]) -> str:
+def _truth(m: Evaluation) -> tuple[float | None, float | None]:
+    """(the best possible AUC, mean prediction over mean true probability); a demo's log knows both."""
+    return (m.truth.bayes_auc, m.truth.prediction_over_truth) if m.truth else (None, None)
+
+
+def _comparison_table(comparison: dict[str, dict[str, float | None]]) -> str:
     names = list(comparison["layer"])
     rows = [[name, *(comparison[norm][name] for norm in _NORMS)] for name in names]
     return table(["held-out test rows", "layer norm", "batch norm"], rows)
@@ -182,18 +195,17 @@ def _comparison_table(comparison: dict[str, dict[str, float]]) -> str:
 # ------------------------------------------------------------------------------------- serving
 
 
-def _ask(run: RunDirectory, data: DataDirectory, out: Path) -> dict[str, Any]:
+def _ask(run: TrainedRun, data: DataDirectory, out: Path) -> dict[str, Any]:
     """Ten raw rows over gRPC and REST, beside what the trained model said of their encoded form."""
     import tensorflow as tf
 
     from pipeline.transform.parity_sample import real_rows
     from serving.client.client import PredictClient
-    from serving.export.build import load_calibration
 
     raw, encoded = real_rows(data, _ASKED)
     inputs = {key: tf.constant(value) for key, value in model_inputs(encoded).items()}
-    logits = run.load_model(dropout=0.0)(inputs, training=False)
-    calibration = load_calibration(run)
+    logits = run.model(inputs, training=False)
+    calibration = run.calibration
     trained = np.asarray(calibration.logits(logits))
     answers = {}
     with served(out / "models", _MODEL, out / "server.log") as server:

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from models.run_directory import RunDirectory
+from models.evaluation import Evaluation
+from models.trained_run import TrainedRun
 from pipeline.records.data_directory import DataDirectory
+from serving.parity.outcome import ParityReport
 from serving.parity.report import figure_to_html, gap_figure, page
 
 __all__ = ["write_demo_report"]
@@ -20,9 +22,9 @@ _COLOUR = {"layer": "#1f77b4", "batch": "#d1495b"}
 def write_demo_report(
     path: Path,
     data: DataDirectory,
-    runs: dict[str, RunDirectory],
-    metrics: dict[str, Any],
-    parities: dict[str, Any],
+    runs: dict[str, TrainedRun],
+    metrics: dict[str, Evaluation],
+    parities: dict[str, ParityReport],
     asked: dict[str, Any],
     refusal: str,
 ) -> Path:
@@ -52,7 +54,7 @@ def write_demo_report(
     return path
 
 
-def _quality_figure(metrics: dict[str, Any]) -> Any:
+def _quality_figure(metrics: dict[str, Evaluation]) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 2.6), layout="constrained")
@@ -60,12 +62,12 @@ def _quality_figure(metrics: dict[str, Any]) -> Any:
     names = list(metrics)
     for i, norm in enumerate(names):
         m = metrics[norm]
-        error = [[m["auc"] - m["auc_low"]], [m["auc_high"] - m["auc"]]]
-        axis.barh(
-            i, m["auc"] - 0.5, left=0.5, xerr=error, color=_COLOUR[norm], height=0.55, capsize=4
-        )
-        axis.text(0.505, i, f"{norm} norm  {m['auc']:.4f}", va="center", color="white", fontsize=10)
-    bayes = metrics[names[0]]["truth"]["bayes_auc"]
+        auc, low, high = (value or 0.5 for value in (m.auc, m.auc_low, m.auc_high))
+        error = [[auc - low], [high - auc]]
+        axis.barh(i, auc - 0.5, left=0.5, xerr=error, color=_COLOUR[norm], height=0.55, capsize=4)
+        axis.text(0.505, i, f"{norm} norm  {auc:.4f}", va="center", color="white", fontsize=10)
+    truth = metrics[names[0]].truth
+    bayes = truth.bayes_auc if truth and truth.bayes_auc else 0.5
     axis.axvline(bayes, color="#333", linestyle="--")
     axis.text(bayes, len(names) - 0.45, f" truth {bayes:.4f}", ha="left", va="bottom", fontsize=9)
     axis.set(
@@ -79,18 +81,17 @@ def _quality_figure(metrics: dict[str, Any]) -> Any:
     return figure
 
 
-def _calibration_figure(data: DataDirectory, runs: dict[str, RunDirectory]) -> Any:
+def _calibration_figure(data: DataDirectory, runs: dict[str, TrainedRun]) -> Any:
     """Mean true probability against mean prediction in twenty bins of equal mass."""
     from matplotlib.figure import Figure
 
     from models.training.scoring import score_split
-    from serving.export.build import load_calibration
 
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     for norm, run in runs.items():
-        scored = score_split(run.load_model(dropout=0.0), data, "test")
-        logit = np.asarray(load_calibration(run).logits(scored.logit)).astype(np.float64)
+        scored = score_split(run.model, data, "test")
+        logit = np.asarray(run.calibration.logits(scored.logit)).astype(np.float64)
         predicted, truth = 1 / (1 + np.exp(-logit)), scored.carry[:, 0].astype(np.float64)
         bins = np.array_split(np.argsort(predicted, kind="stable"), 20)
         x = [predicted[b].mean() for b in bins]

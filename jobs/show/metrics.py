@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from jobs.show.tables import number, table
+from models.evaluation import Evaluation, Metrics
+from serving.parity.outcome import ParityReport
+
+if TYPE_CHECKING:
+    from jobs.scheduled_run import RunResult
 
 __all__ = ["metrics_table", "parity_table", "run_text", "segment_table"]
 
 
-def metrics_table(metrics: dict[str, Any], title: str) -> str:
+def metrics_table(metrics: Evaluation, title: str) -> str:
     """Calibrated and raw figures side by side, and the best possible where it is known."""
     names = (
         "auc",
@@ -20,30 +27,27 @@ def metrics_table(metrics: dict[str, Any], title: str) -> str:
         "expected_calibration_error",
         "toss_metric",
     )
-    rows = [[n.replace("_", " "), metrics[n], metrics["raw"][n]] for n in names]
-    rows.insert(
-        1,
-        [
-            "auc, 95 % interval",
-            f"{metrics['auc_low'] or 0:.4f} .. {metrics['auc_high'] or 0:.4f}",
-            "",
-        ],
-    )
-    for name, value in metrics.get("truth", {}).items():
-        rows.append([name.replace("_", " "), value, ""])
-    rows.append(["rows", int(metrics["count"]), ""])
+    rows: list[list[Any]] = [
+        [n.replace("_", " "), getattr(metrics, n), getattr(metrics.raw, n)] for n in names
+    ]
+    low, high = metrics.auc_low or 0, metrics.auc_high or 0
+    rows.insert(1, ["auc, 95 % interval", f"{low:.4f} .. {high:.4f}", ""])
+    if metrics.truth is not None:
+        found = dataclasses.asdict(metrics.truth)
+        rows += [[name.replace("_", " "), value, ""] for name, value in found.items()]
+    rows.append(["rows", metrics.count, ""])
     return table(["metric", "calibrated", "raw"], rows, title=title)
 
 
-def segment_table(name: str, values: dict[str, Any]) -> str:
+def segment_table(name: str, values: Mapping[str, Metrics]) -> str:
     """One line a value of a column, the most frequent first; --json has every metric."""
     lines = [
         [
             value,
-            int(found["count"]),
-            int(found["clicks"]),
+            found.count,
+            int(found.clicks),
             _with_interval(found, "auc"),
-            number(found["log_loss"]),
+            number(found.log_loss),
             _with_interval(found, "calibration_ratio"),
         ]
         for value, found in values.items()
@@ -52,31 +56,30 @@ def segment_table(name: str, values: dict[str, Any]) -> str:
     return table(header, lines, title=f"by {name}, calibrated, with 95 % intervals")
 
 
-def _with_interval(found: dict[str, Any], metric: str) -> str:
-    ends = [number(found.get(f"{metric}_{end}")) for end in ("low", "high")]
-    return f"{number(found[metric])} [{ends[0]}, {ends[1]}]"
+def _with_interval(found: Metrics, metric: str) -> str:
+    low, high = (number(getattr(found, f"{metric}_{end}")) for end in ("low", "high"))
+    return f"{number(getattr(found, metric))} [{low}, {high}]"
 
 
-def parity_table(report: dict[str, Any], title: str) -> str:
+def parity_table(report: ParityReport, title: str) -> str:
     """The checks, one a line."""
     words = {True: "holds", False: "FAILS", None: "reported"}
     rows = []
-    for check in report["checks"]:
-        bar = "" if check["bar"] is None else f"{check['bar']:.0e}" if check["bar"] else "0"
-        value = check["value"] if isinstance(check["value"], str) else f"{check['value']:.3g}"
-        rows.append([check["name"], value, bar, words[check["passed"]]])
+    for check in report.checks:
+        bar = "" if check.bar is None else f"{check.bar:.0e}" if check.bar else "0"
+        rows.append([check.name, f"{check.value:.3g}", bar, words[check.passed]])
     return table(["parity check", "largest difference", "bar", ""], rows, title=title)
 
 
-def run_text(result: dict[str, Any]) -> str:
+def run_text(result: RunResult) -> str:
     """What `clickparity run` came to."""
-    published = result["published"]
-    if result["nothing_to_do"]:
+    published, metrics = result.published, result.metrics
+    if result.nothing_to_do:
         return (
-            f"nothing to do: run {result['run_id']} is finished, "
-            f"published as version {published['version']} of {published['name']}"
+            f"nothing to do: run {result.run_id} is finished, "
+            f"published as version {published.version} of {published.name}"
         )
-    metrics = result["metrics"]
-    rows = [[n.replace("_", " "), metrics[n]] for n in ("auc", "log_loss", "calibration_ratio")]
-    rows += [[f"parity: {name}", value] for name, value in result["parity"].items()]
-    return table(["", "test split"], rows, title=result["run"]) + "\n" + published["message"]
+    names = ("auc", "log_loss", "calibration_ratio")
+    rows = [[n.replace("_", " "), getattr(metrics, n)] for n in names]
+    rows += [[f"parity: {name}", value] for name, value in result.parity.items()]
+    return table(["", "test split"], rows, title=result.run) + "\n" + published.message

@@ -17,7 +17,7 @@ from models.norms.base import AnyNorm, AxisKind, NormConfig, NormPlace
 from models.norms.layer import LayerNormConfig
 from models.registry import Registry, Variant
 from pipeline.errors import ConfigError
-from pipeline.strict_config import StrictConfig, config_error
+from pipeline.strict_config import Changes, StrictConfig, config_error
 
 if TYPE_CHECKING:
     from models.zoo.base import CTRModel
@@ -61,6 +61,7 @@ class ModelConfig(Variant):
     """
 
     label: ClassVar[str] = "model"
+    changes: ClassVar[Changes] = Changes.WEIGHTS
     family: ClassVar[Registry[ModelConfig]] = MODELS
     paper_norm: ClassVar[type[NormConfig]]
     name: str

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import ConfigError
-from pipeline.strict_config import StrictConfig, config_error, did_you_mean
+from pipeline.strict_config import Changes, StrictConfig, config_error, did_you_mean
 
 __all__ = [
     "BinaryCrossEntropyConfig",
@@ -126,6 +126,8 @@ class CowClipConfig(StrictConfig):
 class TrainConfig(StrictConfig):
     """One training. Sizes are rows, rates are per step.
 
+    Every option changes the weights, if only their last bits, unless its annotation states otherwise.
+
     Attributes:
         global_batch_size: rows of one step over all replicas together.
         epochs: passes over the training rows; 1, as CTR models over-fit from the second.
@@ -158,12 +160,13 @@ class TrainConfig(StrictConfig):
         reestimate_batch_statistics: recompute batch-norm moving statistics over training batches
             before every evaluation and before the weights are saved.
         reestimate_batches: how many batches for that.
-        evaluation_batch_size: rows scored at once in evaluation.
+        evaluation_batch_size: rows scored at once in evaluation; it moves logits by rounding only.
         one_epoch_tolerance: a relative rise of the validation log loss after a tenth of the second
             epoch that is more than this is warned about.
     """
 
     label: ClassVar[str] = "train"
+    changes: ClassVar[Changes] = Changes.WEIGHTS
     global_batch_size: int = Field(512, ge=1)
     epochs: int = Field(1, ge=1)
     seed: int = Field(0, ge=0, lt=2**31)
@@ -179,9 +182,9 @@ class TrainConfig(StrictConfig):
     cowclip: CowClipConfig | None = None
     early_stopping: EarlyStoppingConfig | None = None
     gradient_clip_norm: float | None = Field(None, gt=0)
-    steps_per_execution: int = Field(16, ge=1)
-    checkpoint_every_steps: int = Field(1000, ge=1)
-    keep_checkpoints: int = Field(2, ge=2)
+    steps_per_execution: Annotated[int, Changes.NOTHING] = Field(16, ge=1)
+    checkpoint_every_steps: Annotated[int, Changes.NOTHING] = Field(1000, ge=1)
+    keep_checkpoints: Annotated[int, Changes.NOTHING] = Field(2, ge=2)
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     matmul: Literal["highest", "default"] = "highest"
     xla: bool = False
@@ -190,8 +193,8 @@ class TrainConfig(StrictConfig):
     deterministic: bool = True
     reestimate_batch_statistics: bool = False
     reestimate_batches: int = Field(200, ge=1)
-    evaluation_batch_size: int = Field(8192, ge=1)
-    one_epoch_tolerance: float = Field(0.005, ge=0)
+    evaluation_batch_size: Annotated[int, Changes.EVALUATION] = Field(8192, ge=1)
+    one_epoch_tolerance: Annotated[float, Changes.NOTHING] = Field(0.005, ge=0)
 
     @model_validator(mode="before")
     @classmethod

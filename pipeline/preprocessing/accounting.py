@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ClickparityError, DataError
+from pipeline.input_listing import InputListing
 from pipeline.preprocessing.config import PreprocessConfig
 from pipeline.preprocessing.encode_pass import ShardResult
+from pipeline.preprocessing.reject_limit import check_reject_rate
 from pipeline.preprocessing.row_fates import RowFates
 from pipeline.records.data_directory import SPLITS
 from pipeline.statistics.feature_statistics import PartialStatistics
@@ -24,60 +25,69 @@ def check_rejects(partial: PartialStatistics, config: PreprocessConfig, staging:
     """
     if not partial.input_rows:
         raise DataError("the input must have rows", "0 rows")
-    rate = partial.rejected_rows / partial.input_rows
-    if rate <= config.max_reject_rate and partial.rejected_rows < partial.input_rows:
-        if not partial.split_rows["train"]:
-            raise DataError(
-                "the train split must have rows",
-                ", ".join(f"{s} {partial.split_rows[s]}" for s in SPLITS),
-                "Mend the schema's `split`, or preprocess more data.",
-            )
-        return
-    reasons = "; ".join(f"{n} x {reason}" for reason, n in _by_count(partial)[:3])
-    first = min((staging / "rejects").glob("*.jsonl"), default=None)
-    example = first.read_text().split("\n", 1)[0][:300] if first else ""
-    raise DataError(
-        f"at most {config.max_reject_rate:.2%} of the rows may be unreadable (max_reject_rate)",
-        f"{partial.rejected_rows} of {partial.input_rows} ({rate:.2%}): {reasons}",
-        f"Does the schema fit the file? First reject: {example}",
+    check_reject_rate(
+        partial.input_rows,
+        partial.reasons,
+        partial.rejected_rows,
+        config.max_reject_rate,
+        staging,
     )
+    if not partial.split_rows["train"]:
+        raise DataError(
+            "the train split must have rows",
+            ", ".join(f"{s} {partial.split_rows[s]}" for s in SPLITS),
+            "Correct the schema's `split`, or preprocess more data.",
+        )
 
 
 def summarise(
-    files: Sequence[Any],
+    listing: InputListing,
     partial: PartialStatistics,
     fates: RowFates,
     results: list[ShardResult],
     config: PreprocessConfig,
     transform_fingerprint: str,
 ) -> dict[str, Any]:
-    """Where every input row went; raises when the sum does not come out."""
+    """Where every input row went.
+
+    Two pairs of counts must agree, each made at two places from two things: lines (or records) as the
+    reader cut them in the statistics pass against the rows that the encode pass found a place for, with
+    the rejects; and the examples that the encode pass made against those in the shards.
+
+    Raises:
+        ClickparityError: they do not.
+    """
     # Sums of floats: always in the same order.
     results = sorted(results, key=lambda r: (r.split, r.shard))
-    kept, read = fates.by_split, fates.read
-    accounted = sum(kept) + fates.dropped + partial.rejected_rows
-    written = {i: sum(r.rows for r in results if r.split == i) for i in range(3)}
-    if accounted != read or read != partial.input_rows:
+    accounted = sum(fates.rows) + fates.dropped + partial.rejected_rows
+    written = tuple(sum(r.rows for r in results if r.split == i) for i in range(3))
+    if accounted != partial.input_rows:
         raise ClickparityError(
             "every input row must be in exactly one place",
-            f"{partial.input_rows} counted, {read} read again, {accounted} accounted for",
-            "Did the input change while it was read? Start again.",
+            f"{partial.input_rows} read, {accounted} accounted for",
+            "Start again; if it happens again, report it as a bug.",
+        )
+    if written != fates.examples:
+        raise ClickparityError(
+            "every example must be written to a shard, once",
+            f"{fates.examples} made for {', '.join(SPLITS)}, {written} written",
+            "Start again; if it happens again, report it as a bug.",
         )
     splits = {}
     for i, name in enumerate(SPLITS):
         mine = [r for r in results if r.split == i]
         weight = sum(r.weight for r in mine)
         splits[name] = {
-            "input_rows": kept[i],
+            "input_rows": fates.rows[i],
             "rows": written[i],
             "shards": len(mine),
             "weight": weight,
             "label_rate": sum(r.click_weight for r in mine) / weight if weight else 0.0,
         }
     return {
-        "input_files": len(files),
-        "input_bytes": sum(f.size for f in files),
-        "input_rows": read,
+        "input_files": len(listing.files),
+        "input_bytes": listing.size,
+        "input_rows": partial.input_rows,
         "rejected_rows": partial.rejected_rows,
         "reject_reasons": dict(_by_count(partial)[:20]),
         "dropped_by_sampling": fates.dropped,

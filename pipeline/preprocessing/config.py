@@ -5,23 +5,23 @@ Needs no Beam and no TensorFlow, so that a run with nothing to do finds that out
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from pipeline.errors import ConfigError
-from pipeline.paths import InputFile
+from pipeline.input_listing import InputListing
 from pipeline.schema import FeatureSchema
 from pipeline.step_directory import fingerprint_of
+from pipeline.strict_config import Changes, StrictConfig, options_that_change
 
 __all__ = ["PreprocessConfig", "data_fingerprint"]
 
 FORMAT_VERSION = 1  # of the data directory; part of the fingerprint
 
 
-class PreprocessConfig(BaseModel):
+class PreprocessConfig(StrictConfig):
     """Options of the Beam job.
 
     Attributes:
@@ -38,22 +38,23 @@ class PreprocessConfig(BaseModel):
         parity_sample_rows: raw rows kept beside their encoding for the parity checks.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    label: ClassVar[str] = "preprocess"
+    changes: ClassVar[Changes] = Changes.DATA
 
     seed: int = 0
     negative_keep_rate: float = Field(1.0, gt=0, le=1)
-    max_reject_rate: float = Field(0.01, ge=0, le=1)
+    max_reject_rate: Annotated[float, Changes.GATE] = Field(0.01, ge=0, le=1)
     layout: Literal["packed", "examples"] = "packed"
     block_bytes: int = Field(8 << 20, ge=1 << 10)
     shard_bytes: int = Field(64 << 20, ge=1 << 10)
     rows_per_record: int = Field(4096, ge=1, le=1 << 20)
-    num_partitions: int = Field(8, ge=1, le=4096)
+    num_partitions: Annotated[int, Changes.NOTHING] = Field(8, ge=1, le=4096)
     parity_sample_rows: int = Field(1024, ge=1, le=100_000)
 
 
 def data_fingerprint(
     schema: FeatureSchema,
-    inputs: Sequence[InputFile],
+    listing: InputListing,
     config: PreprocessConfig,
     base_statistics: str | Path | None = None,
 ) -> str:
@@ -61,7 +62,7 @@ def data_fingerprint(
 
     Args:
         schema: as written, patterns unresolved (the files decide the rest, and they are in).
-        inputs: the files.
+        listing: the files.
         config: options.
         base_statistics: the statistics directory whose ids are kept.
 
@@ -79,7 +80,9 @@ def data_fingerprint(
             )
         vocabularies = sorted((path.parent / "vocabulary").glob("*.csv"))
         base = fingerprint_of(*(p.name + p.read_text() for p in (path, *vocabularies)))
-    files = [[f.path, f.size, f.version] for f in inputs]
+    # Options that change no byte count as their defaults: the data of earlier versions is known again.
+    options = PreprocessConfig().model_dump(mode="json")
+    options |= options_that_change(config, Changes.DATA)
     return fingerprint_of(
-        FORMAT_VERSION, schema.fingerprint(), files, config.model_dump(mode="json"), base
+        FORMAT_VERSION, schema.fingerprint(), listing.fingerprint_parts, options, base
     )

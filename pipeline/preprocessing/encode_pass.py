@@ -117,15 +117,16 @@ class EncodeRows(beam.DoFn):
         """Takes a block's parsed rows, encodes and spills them."""
         plan, schema = self._plan, self._plan.schema
         transform = _transform(plan.staging, schema, plan.spec.fingerprint)
-        fates = RowFates()
+        fates, num_rows = [], 0
         parsed = ParsedRows(plan.staging, schema)
         for number, chunk in enumerate(parsed.chunks(block)):
-            rows, split, shard, counted = _encode_chunk(chunk, block, plan, transform)
-            fates += counted
+            rows, split, shard, fate = _encode_chunk(chunk, block, plan, transform)
+            fates.append(fate)
+            num_rows += chunk.num_rows
             yield from self._spill(rows, split, shard, block.index, number)
         parsed.forget(block)
-        yield beam.pvalue.TaggedOutput("count", fates)
-        (Path(plan.staging) / "progress" / f"encode-{block.index}-{fates.read}").touch()
+        yield beam.pvalue.TaggedOutput("count", RowFates.sum(fates))
+        (Path(plan.staging) / "progress" / f"encode-{block.index}-{num_rows}").touch()
 
     def _spill(
         self, rows: np.ndarray, split: np.ndarray, shard: np.ndarray, block: int, number: int
@@ -147,7 +148,7 @@ class EncodeRows(beam.DoFn):
 def _encode_chunk(
     chunk: Chunk, block: Block, plan: EncodePlan, transform: FeatureTransform
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, RowFates]:
-    """A chunk -> (rows int32 [n, row_words], split [n], shard [n], fates of its input rows)."""
+    """A chunk -> (rows int32 [n, row_words], split [n], shard [n], fates of its rows)."""
     from pipeline.records.packed import RowLayout
 
     schema, config, table = plan.schema, plan.config, chunk.table
@@ -158,10 +159,7 @@ def _encode_chunk(
         examples, chunk, block.index, split, seed=config.seed, keep_rate=config.negative_keep_rate
     )
     index = examples.index[kept]
-    alive = np.zeros(table.num_rows, bool)
-    alive[index] = True
-    train, validation, test = np.bincount(split[alive], minlength=len(SPLITS)).tolist()
-    fates = RowFates(train, validation, test, int((~alive).sum()), chunk.num_rows)
+    fates = RowFates.of(split, index)
     if not table.num_rows:
         empty = np.zeros(0, np.int64)
         return np.zeros((0, layout.row_words), np.int32), empty, empty, fates

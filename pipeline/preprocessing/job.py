@@ -9,18 +9,19 @@ import contextlib
 import json
 import pickle
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 
 from pipeline.beam.job import run_job
-from pipeline.paths import expand_inputs
+from pipeline.input_listing import InputListing, list_inputs
 from pipeline.preprocessing.accounting import check_rejects, summarise
 from pipeline.preprocessing.config import PreprocessConfig, data_fingerprint
 from pipeline.preprocessing.count_pass import CountRows, MergePartials, write_pickle
 from pipeline.preprocessing.encode_pass import EncodePlan, EncodeRows, ShardResult, WriteShard
+from pipeline.preprocessing.reject_limit import finished_data
 from pipeline.preprocessing.row_fates import RowFates, SplitTimes
 from pipeline.preprocessing.split_times import minutes_of, split_times, time_alone
 from pipeline.preprocessing.statistics_assembly import assemble_statistics, base_vocabularies
@@ -43,7 +44,7 @@ Progress = Callable[[str, Path, int], Any]
 
 def preprocess(
     schema: FeatureSchema,
-    inputs: Sequence[str],
+    inputs: Sequence[str] | InputListing,
     out: str | Path,
     config: PreprocessConfig | None = None,
     *,
@@ -55,7 +56,7 @@ def preprocess(
 
     Args:
         schema: patterns allowed.
-        inputs: paths and globs.
+        inputs: paths and globs, or the files listed already.
         out: the data directory; must be new, empty, or hold this very data set.
         config: options.
         base_statistics: a `statistics` directory whose ids are kept (new values are appended).
@@ -64,13 +65,13 @@ def preprocess(
 
     Raises:
         ConfigError: bad arguments, or a schema that contradicts the files.
-        DataError: too many rejects, no rows, a file that cannot be read.
+        DataError: too many rejects, no rows, a file that cannot be read or changes while it is read.
     """
-    out, config = Path(out), config or PreprocessConfig()
-    fingerprint = data_fingerprint(schema, expand_inputs(inputs), config, base_statistics)
+    out, config, listing = Path(out), config or PreprocessConfig(), list_inputs(inputs)
+    fingerprint = data_fingerprint(schema, listing, config, base_statistics)
     if is_finished(out, fingerprint):
-        return DataDirectory.open(out)
-    plan = plan_blocks(schema, inputs, block_bytes=config.block_bytes)
+        return finished_data(out, config)
+    plan = plan_blocks(schema, listing, block_bytes=config.block_bytes)
     with step_directory(out, fingerprint) as staging:
         for name in ("statistics/vocabulary", "rejects", *_SCRATCH, *SPLITS):
             (staging / name).mkdir(parents=True)
@@ -81,6 +82,7 @@ def preprocess(
         job.encode(times, partial)
         for name in _SCRATCH:
             shutil.rmtree(staging / name)
+        listing.check_unchanged()
     return DataDirectory.open(out)
 
 
@@ -95,7 +97,7 @@ class _Job:
         beam_options: list[str],
         progress: Progress | None,
     ) -> None:
-        self.schema, self.blocks, self.files = plan.schema, plan.blocks, plan.files
+        self.schema, self.blocks, self.listing = plan.schema, plan.blocks, plan.listing
         self.config, self.staging = config, staging
         self._options, self._progress = beam_options, progress
 
@@ -189,7 +191,7 @@ class _Job:
             encoded = blocks | "Encode" >> beam.ParDo(EncodeRows(plan)).with_outputs(
                 "count", main="pieces"
             )
-            fates = encoded.count | "SumFates" >> beam.CombineGlobally(_sum_fates)
+            fates = encoded.count | "SumFates" >> beam.CombineGlobally(RowFates.sum)
             fates | "SaveFates" >> beam.Map(write_pickle, fates_path)
             everyone = [(i, s) for i, n in enumerate(plan.num_shards) for s in range(n)]
             shards = {"pieces": encoded.pieces}
@@ -205,7 +207,7 @@ class _Job:
         self._run("encode", build)
         results: list[ShardResult] = _load(results_path)
         summary = summarise(
-            self.files, partial, _load(fates_path), results, config, spec.fingerprint
+            self.listing, partial, _load(fates_path), results, config, spec.fingerprint
         )
         collect_samples(staging, RowLayout.of(spec), config.parity_sample_rows)
         (staging / "schema.yaml").write_text(schema.to_yaml())
@@ -215,10 +217,6 @@ class _Job:
 
 
 # ------------------------------------------------------------------------------------- parts of the job
-
-
-def _sum_fates(fates: Iterable[RowFates]) -> RowFates:
-    return sum(fates, RowFates())
 
 
 def _sizes(staging: Path) -> dict[str, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
+from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
@@ -33,26 +34,6 @@ class SplitTimes:
 
 
 @dataclasses.dataclass(frozen=True)
-class RowFates:
-    """Numbers of input rows: kept for a split, dropped by sampling, read at all (with the rejects)."""
-
-    train: int = 0
-    validation: int = 0
-    test: int = 0
-    dropped: int = 0
-    read: int = 0
-
-    @property
-    def by_split(self) -> tuple[int, int, int]:
-        """The rows kept, in the order of `SPLITS`."""
-        return self.train, self.validation, self.test
-
-    def __add__(self, other: RowFates) -> RowFates:
-        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
-        return RowFates(*(one + another for one, another in pairs))
-
-
-@dataclasses.dataclass(frozen=True)
 class Examples:
     """The examples that a chunk's rows become; one a row, or up to two for counted clicks.
 
@@ -64,6 +45,42 @@ class Examples:
     index: np.ndarray
     label: np.ndarray
     weight: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class RowFates:
+    """What became of some input rows that could be read, counted where they were encoded.
+
+    Attributes:
+        rows: that gave an example, by the index of their split in `SPLITS`.
+        dropped: that gave none, being sampled away or without clicks and impressions.
+        examples: that they gave, by split.
+    """
+
+    rows: tuple[int, int, int] = (0, 0, 0)
+    dropped: int = 0
+    examples: tuple[int, int, int] = (0, 0, 0)
+
+    @classmethod
+    def of(cls, split: np.ndarray, index: np.ndarray) -> RowFates:
+        """Of rows with their splits [rows], and the row [examples] of each example that they gave."""
+        alive = np.zeros(len(split), bool)
+        alive[index] = True
+        return cls(_by_split(split[alive]), int((~alive).sum()), _by_split(split[index]))
+
+    @classmethod
+    def sum(cls, fates: Iterable[RowFates]) -> RowFates:
+        """Of all rows together."""
+        total = np.zeros(7, np.int64)
+        for fate in fates:
+            total += np.array([*fate.rows, fate.dropped, *fate.examples])
+        a, b, c, dropped, *examples = total.tolist()
+        return cls((a, b, c), dropped, (examples[0], examples[1], examples[2]))
+
+
+def _by_split(split: np.ndarray) -> tuple[int, int, int]:
+    train, validation, test = np.bincount(split, minlength=3).tolist()
+    return train, validation, test
 
 
 def _mix(x: np.ndarray) -> np.ndarray:

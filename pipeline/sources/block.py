@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+from pipeline.input_listing import InputFile, check_unchanged
+from pipeline.paths import is_remote
+
 __all__ = ["Block"]
 
 
@@ -13,7 +16,7 @@ class Block:
 
     Attributes:
         index: position among all blocks of the job.
-        path: the file.
+        file: the file, as it was listed.
         start, end: byte range of text (a row belongs to the block in which it starts; `end` is -1 for
             "to the end", used for files that cannot be split), or row groups of Parquet.
         columns: the columns of this file, in file order; empty when the format names them itself.
@@ -21,8 +24,25 @@ class Block:
     """
 
     index: int
-    path: str
+    file: InputFile
     start: int
     end: int
     columns: tuple[str, ...] = ()
     gzip: bool = False
+
+    @property
+    def path(self) -> str:
+        """Of the file."""
+        return self.file.path
+
+    def check_unchanged(self) -> None:
+        """Holds a local file against the listing: before a block is read, and when it was read.
+
+        A remote one is asked for once, when the job ends (`InputListing.check_unchanged`): that is a
+        request over the network.
+
+        Raises:
+            DataError: it changed, was replaced, or vanished.
+        """
+        if not is_remote(self.file.path):
+            check_unchanged(self.file)

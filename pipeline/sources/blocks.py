@@ -13,10 +13,10 @@ import io
 import itertools
 import json
 import zlib
-from collections.abc import Sequence
 
 from pipeline.errors import ClickparityError, ConfigError, DataError
-from pipeline.paths import InputFile, expand_inputs, open_for_reading
+from pipeline.input_listing import InputFile, InputListing, check_unchanged
+from pipeline.paths import open_for_reading
 from pipeline.schema import CsvFormat, ExamplesFormat, FeatureSchema, JsonLinesFormat, ParquetFormat
 from pipeline.sources.block import Block
 
@@ -31,7 +31,7 @@ class InputPlan:
     """What a job reads: the schema resolved against the files, the files, and their blocks."""
 
     schema: FeatureSchema
-    files: tuple[InputFile, ...]
+    listing: InputListing
     blocks: tuple[Block, ...]
 
 
@@ -42,15 +42,15 @@ def is_gzip(path: str) -> bool:
 
 
 def plan_blocks(
-    schema: FeatureSchema, patterns: Sequence[str], *, block_bytes: int = DEFAULT_BLOCK_BYTES
+    schema: FeatureSchema, listing: InputListing, *, block_bytes: int = DEFAULT_BLOCK_BYTES
 ) -> InputPlan:
-    """Expands the globs, resolves the schema against the files' columns and cuts the files.
+    """Resolves the schema against the files' columns and cuts the files.
 
     Raises:
-        ConfigError: nothing matches, or a file lacks a column of the schema.
-        DataError: every file is empty, or one cannot be read as its format.
+        ConfigError: a file lacks a column of the schema.
+        DataError: every file is empty, one cannot be read as its format, or changed since it was listed.
     """
-    files = expand_inputs(patterns)
+    files = listing.files
     blocks: list[Block] = []
     resolved: FeatureSchema | None = None
     for file in files:
@@ -59,12 +59,13 @@ def plan_blocks(
         try:
             columns, pieces, gzipped = _cut(schema, file, block_bytes)
         except (OSError, ValueError, EOFError, zlib.error) as error:
+            check_unchanged(file)  # perhaps it is being written
             if isinstance(error, ClickparityError):
                 raise
             raise DataError(
                 f"{file.path} must be readable as {schema.source.kind}",
                 f"{type(error).__name__}: {error}",
-                "Repair or remove the file, or mend `source` in the schema.",
+                "Repair or remove the file, or correct `source` in the schema.",
             ) from None
         try:
             this = schema.resolve(columns)
@@ -79,12 +80,12 @@ def plan_blocks(
         resolved = this
         in_text = columns if isinstance(schema.source, CsvFormat) else ()
         for start, end in pieces:
-            blocks.append(Block(len(blocks), file.path, start, end, tuple(in_text), gzipped))
+            blocks.append(Block(len(blocks), file, start, end, tuple(in_text), gzipped))
     if resolved is None:
         raise DataError(
             "the input must have rows", f"{len(files)} empty file(s), {files[0].path} first"
         )
-    return InputPlan(resolved, tuple(files), tuple(blocks))
+    return InputPlan(resolved, listing, tuple(blocks))
 
 
 def _cut(

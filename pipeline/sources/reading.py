@@ -39,12 +39,19 @@ def read_block(
 
     Raises:
         DataError: the rest of the file cannot be read at all (a truncated gzip file, say), so that
-            nobody could tell how many rows are lost.
+            nobody could tell how many rows are lost; or the file is not the one that was listed, or
+            no longer: rows of two states of a file are never mixed.
     """
     first_row = 0
-    for parsed in _parsed(block, schema, max_line_bytes, chunk_bytes):
-        yield from _checked(parsed, block.path, schema, first_row)
-        first_row += parsed.num_rows
+    block.check_unchanged()
+    try:
+        for parsed in _parsed(block, schema, max_line_bytes, chunk_bytes):
+            yield from _checked(parsed, block.path, schema, first_row)
+            first_row += parsed.num_rows
+    except Exception:
+        block.check_unchanged()  # why what was read made no sense
+        raise
+    block.check_unchanged()
 
 
 def _parsed(

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from pipeline.errors import ConfigError, GateError
+from pipeline.errors import ConfigError
 from pipeline.statistics.drift_distances import (
     binned,
     distances,
@@ -32,7 +32,7 @@ from pipeline.statistics.drift_distances import (
     vocabulary_drift,
 )
 from pipeline.statistics.feature_statistics import FeatureStatistics
-from pipeline.strict_config import StrictConfig
+from pipeline.strict_config import Changes, StrictConfig
 
 __all__ = [
     "DriftConfig",
@@ -62,11 +62,13 @@ class DriftConfig(StrictConfig):
         bins: per numeric feature.
         values: per text feature, the most frequent ones of the mixture; the others, and those that
             occur less than 10 times, share a bin.
+        allow_missing_base: publish without a comparison where the data of the live version is gone.
         allow_schema_change: compare the features that both have, instead of an error.
         ignore: features that may drift.
     """
 
     label: ClassVar[str] = "drift"
+    changes: ClassVar[Changes] = Changes.GATE
 
     max_label_rate_change: float | None = Field(0.25, gt=0)
     max_missing_rate_change: float | None = Field(0.05, gt=0, le=1)
@@ -76,6 +78,7 @@ class DriftConfig(StrictConfig):
     min_z: float = Field(4.0, ge=0)
     bins: int = Field(20, ge=2, le=1000)
     values: int = Field(100, ge=1, le=100_000)
+    allow_missing_base: bool = False
     allow_schema_change: bool = False
     ignore: tuple[str, ...] = ()
 
@@ -172,20 +175,6 @@ class DriftReport:
     def to_json(self) -> dict[str, Any]:
         """Everything, as plain values."""
         return dataclasses.asdict(self)
-
-    def raise_if_drifted(self, shown: int = 5) -> None:
-        """Raises GateError (exit 3) that names the worst findings, unless there is none."""
-        if not self.findings:
-            return
-        worst = "; ".join(str(f) for f in self.findings[:shown])
-        more = len(self.findings) - shown
-        raise GateError(
-            "today's data must not drift from the last accepted run's beyond the config's limits",
-            worst + (f"; {more} more" if more > 0 else ""),
-            "Look at the source of the named features first (a changed encoding, a broken join). "
-            "If the change is real, accept it: raise drift.max_* or name the features in "
-            "drift.ignore for this run; it is then the next comparison's base.",
-        )
 
 
 def compare_statistics(

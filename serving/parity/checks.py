@@ -7,9 +7,7 @@ with batch statistics scores a row differently in other company is a property of
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -22,6 +20,7 @@ from serving.parity.logits import (
     logits_in_batches,
     take_rows,
 )
+from serving.parity.outcome import Check
 
 __all__ = [
     "BATCH_SIZES",
@@ -34,41 +33,6 @@ __all__ = [
 
 LOGIT_BAR = 1e-5
 BATCH_SIZES = (2, 7, 64, 512, 1000)
-
-
-@dataclasses.dataclass(frozen=True)
-class Check:
-    """The outcome of one check.
-
-    Attributes:
-        name: as DESIGN tables it.
-        says: what was compared, in a line.
-        value: the largest absolute difference (of logits; of tensor elements that differ, for transform).
-        bar: what `value` may be at most; None: reported only.
-        details: further figures, by name.
-    """
-
-    name: str
-    says: str
-    value: float
-    bar: float | None
-    details: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-    @property
-    def passed(self) -> bool | None:
-        """Whether the bar holds; None without a bar. NaN passes no bar."""
-        return None if self.bar is None else bool(self.value <= self.bar)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for parity.json; what is not finite is written as text."""
-        return {**_json_values(dataclasses.asdict(self)), "passed": self.passed}
-
-
-def _json_values(value: Any) -> Any:
-    """The same with every number that strict JSON cannot say as text ("inf")."""
-    if isinstance(value, dict):
-        return {key: _json_values(item) for key, item in value.items()}
-    return str(value) if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def mode(model: CTRModel, encoded: Encoded) -> Check:

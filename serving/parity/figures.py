@@ -5,42 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.errors import ConfigError
+from serving.parity.outcome import ParityReport
 
-__all__ = [
-    "company_figure",
-    "details_of",
-    "gap_figure",
-    "health_figure",
-    "metric_figure",
-    "named_check",
-]
+__all__ = ["company_figure", "gap_figure", "health_figure", "metric_figure"]
 
 _COLOURS = {"layer": "#1f77b4", "batch": "#d1495b", "none": "#7a8793"}
 _FADED = "#e8a5ae"
 _FLOOR = 1e-8  # what is smaller is drawn there: the axes are logarithmic
 _SHADES = {"as trained": _COLOURS["batch"], "re-estimated": _FADED}
-_PROVE_AGAIN = "Make it again with `clickparity parity`."
 _SIZES = {"as trained": "moving statistics as trained", "re-estimated": "statistics re-estimated"}
-
-
-def named_check(report: Mapping[str, Any], name: str) -> dict[str, Any] | None:
-    """A check of a report by its name; None when it was not made."""
-    return next((c for c in report["checks"] if c["name"] == name), None)
-
-
-def details_of(report: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The figures of a check.
-
-    Raises:
-        ConfigError: the report has no such check.
-    """
-    check = named_check(report, name)
-    if check is None:
-        made = ", ".join(c["name"] for c in report["checks"])
-        raise ConfigError(f"a parity report must hold the check {name!r}", made, _PROVE_AGAIN)
-    details: dict[str, Any] = check["details"]
-    return details
 
 
 def _by_number(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,7 +21,7 @@ def _by_number(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: values[key] for key in sorted(values, key=float)}
 
 
-def gap_figure(reports: Sequence[dict[str, Any]]) -> Any:
+def gap_figure(reports: Sequence[ParityReport]) -> Any:
     """Largest difference of logits against batch size, one line a run, both modes."""
     from matplotlib.figure import Figure
 
@@ -59,11 +32,11 @@ def gap_figure(reports: Sequence[dict[str, Any]]) -> Any:
         (axes[1], "batch, trained", "as trained (training mode, weights frozen)"),
     ):
         for report in reports:
-            by_size = _by_number(details_of(report, name)["by_batch_size"])
+            by_size = _by_number(report.details(name)["by_batch_size"])
             sizes = [int(s) for s in by_size]
             values = [max(float(v), _FLOOR) for v in by_size.values()]  # "inf" is text
-            colour = _COLOURS.get(report["norm"])
-            axis.plot(sizes, values, "o-", label=f"{report['norm']} norm", color=colour)
+            colour = _COLOURS.get(report.norm)
+            axis.plot(sizes, values, "o-", label=f"{report.norm} norm", color=colour)
         _bar(axis)
         axis.set(xscale="log", yscale="log", title=title, xlabel="batch size")
         ticks = [1, 2, 7, 64, 512, 1000]
@@ -75,7 +48,7 @@ def gap_figure(reports: Sequence[dict[str, Any]]) -> Any:
     return figure
 
 
-def company_figure(report: Mapping[str, Any], others: Sequence[Mapping[str, Any]] = ()) -> Any:
+def company_figure(report: ParityReport, others: Sequence[ParityReport] = ()) -> Any:
     """The sweep of a model with batch statistics: by batch size, by composition, by base rate.
 
     Args:
@@ -85,18 +58,18 @@ def company_figure(report: Mapping[str, Any], others: Sequence[Mapping[str, Any]
     """
     from matplotlib.figure import Figure
 
-    details = details_of(report, "batch, company")
+    details = report.details("batch, company")
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     by_size, by_composition, by_rate = figure.subplots(1, 3, width_ratios=(1, 1.15, 1))
     _by_size_panel(by_size, details)
     _composition_panel(by_composition, details)
     _base_rate_panel(by_rate, details)
     for other in others:
-        gap = named_check(other, "batch, trained")
-        if gap is not None and gap["passed"]:
-            value = max(float(gap["value"]), _FLOOR)
-            style = {"color": _COLOURS.get(other["norm"]), "linewidth": 2}
-            by_size.axhline(value, label=f"{other['norm']} norm, any batch", **style)
+        gap = other.check("batch, trained")
+        if gap is not None and gap.passed:
+            value = max(gap.value, _FLOOR)
+            style = {"color": _COLOURS.get(other.norm), "linewidth": 2}
+            by_size.axhline(value, label=f"{other.norm} norm, any batch", **style)
             by_composition.axvline(value, **style)
             by_rate.axhline(0.0, **style)
     by_size.legend(frameon=False, fontsize=7, loc="center left")
@@ -140,11 +113,11 @@ def _base_rate_panel(axis: Any, details: Mapping[str, Any]) -> None:
     axis.set(title="how many of them click")
 
 
-def health_figure(report: Mapping[str, Any]) -> Any:
+def health_figure(report: ParityReport) -> Any:
     """Per norm layer, how far the moving statistics are from the hold-out's."""
     from matplotlib.figure import Figure
 
-    layers = details_of(report, "norm health")["layers"]
+    layers = report.details("norm health")["layers"]
     figure = Figure(figsize=(9, 1.4 + 0.32 * len(layers)), layout="constrained")
     shift, ratio = figure.subplots(1, 2, sharey=True)
     places = list(range(len(layers)))
@@ -164,11 +137,11 @@ def health_figure(report: Mapping[str, Any]) -> Any:
     return figure
 
 
-def metric_figure(report: Mapping[str, Any]) -> Any:
+def metric_figure(report: ParityReport) -> Any:
     """The paired differences with their intervals; a panel a metric, 0 marked."""
     from matplotlib.figure import Figure
 
-    found = details_of(report, "metric")["differences"]
+    found = report.details("metric")["differences"]
     names = ("auc", "log_loss", "calibration_ratio")
     figure = Figure(figsize=(9, 1.5), layout="constrained")
     for axis, name in zip(figure.subplots(1, len(names)), names, strict=True):

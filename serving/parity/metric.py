@@ -9,17 +9,17 @@ import tensorflow as tf
 
 from models.metrics import PAIRED_METRICS, paired_difference
 from models.run_directory import RunDirectory
+from models.trained_run import TrainedRun
 from models.training.scoring import score_split
 from pipeline.errors import ConfigError
-from serving.export.build import data_of, load_calibration
-from serving.parity.checks import Check
 from serving.parity.norm_health import interval_json
+from serving.parity.outcome import Check
 
 __all__ = ["metric_difference"]
 
 
-def metric_difference(run: RunDirectory, other: RunDirectory) -> Check:
-    """AUC, log loss and calibration of `run` minus those of `other`, on the whole test split.
+def metric_difference(ours: TrainedRun, theirs: TrainedRun) -> Check:
+    """AUC, log loss and calibration of `ours` minus those of `theirs`, on the whole test split.
 
     Each with its paired interval at 95 % (`models.metrics.paired`), of the test rows' error alone: one
     training a side. "No difference" is a valid answer, and so it says when an interval holds 0.
@@ -27,6 +27,7 @@ def metric_difference(run: RunDirectory, other: RunDirectory) -> Check:
     Raises:
         ConfigError: the runs were trained on different data.
     """
+    run, other = ours.run, theirs.run
     if run.data_fingerprint != other.data_fingerprint:
         raise ConfigError(
             "runs are compared on the same rows",
@@ -35,9 +36,9 @@ def metric_difference(run: RunDirectory, other: RunDirectory) -> Check:
             "Train both on one data directory.",
         )
     logits = []
-    for each in (run, other):
-        scored = score_split(each.load_model(dropout=0.0), data_of(each), "test")
-        logits.append(np.asarray(load_calibration(each).logits(tf.constant(scored.logit))))
+    for each in (ours, theirs):
+        scored = score_split(each.model, each.data, "test")
+        logits.append(np.asarray(each.calibration.logits(tf.constant(scored.logit))))
     label, weight = scored.label, scored.weight
     found = {
         name: paired_difference(name, label, logits[:1], logits[1:], weight).interval()

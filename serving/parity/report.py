@@ -11,12 +11,11 @@ from typing import Any
 
 from serving.parity.figures import (
     company_figure,
-    details_of,
     gap_figure,
     health_figure,
     metric_figure,
-    named_check,
 )
+from serving.parity.outcome import Check, ParityReport
 
 __all__ = ["figure_to_html", "gap_figure", "page", "write_report"]
 
@@ -50,53 +49,53 @@ def figure_to_html(figure: Any, description: str) -> str:
     return f"<img alt='{html.escape(description)}' src='data:image/png;base64,{data}'>"
 
 
-def write_report(path: Path, reports: Sequence[dict[str, Any]]) -> None:
+def write_report(path: Path, reports: Sequence[ParityReport]) -> None:
     """Writes the page for one run, or for several beside each other."""
     body = _pictures(reports)
     body += "".join(_section(report) for report in reports)
-    names = " and ".join(f"{r['model']}, {r['norm']} norm" for r in reports)
+    names = " and ".join(f"{r.model}, {r.norm} norm" for r in reports)
     path.write_text(page("Parity", f"{names}: does it score in production as in training?", body))
 
 
-def _pictures(reports: Sequence[dict[str, Any]]) -> str:
+def _pictures(reports: Sequence[ParityReport]) -> str:
     """The figures that these reports have numbers for, each with a line of what it shows."""
     parts = [figure_to_html(gap_figure(reports), "difference of logits by batch size")]
     for report in reports:
-        if named_check(report, "metric"):
+        if report.check("metric"):
             parts.append("<h2>Which model is better on held-out rows</h2>")
             parts.append(figure_to_html(metric_figure(report), "paired differences"))
             parts.append(_metric_words(report))
-        if named_check(report, "batch, company"):
+        if report.check("batch, company"):
             others = [r for r in reports if r is not report]
-            title = f"{report['model']}, {report['norm']} norm: what company does to a score"
+            title = f"{report.model}, {report.norm} norm: what company does to a score"
             parts.append(
                 f"<h2>{html.escape(title)}</h2><p>The same row, the same weights, training"
                 " mode against served: what the model learned from is not what it serves."
                 "</p>"
             )
             parts.append(figure_to_html(company_figure(report, others), "the gap by company"))
-        if named_check(report, "norm health"):
+        if report.check("norm health"):
             parts.append("<h2>Health of the moving statistics</h2>")
             parts.append(figure_to_html(health_figure(report), "moving statistics by layer"))
             parts.append(_gain_words(report))
     return "".join(parts)
 
 
-def _metric_words(report: dict[str, Any]) -> str:
-    details = details_of(report, "metric")
+def _metric_words(report: ParityReport) -> str:
+    details = report.details("metric")
     words = [
         f"{name.replace('_', ' ')} {_interval(details['differences'][name])}"
         + ("" if details["differs"].get(name) else " (no difference shown)")
         for name in ("auc", "log_loss", "calibration_ratio")
     ]
     return (
-        f"<p>{html.escape(report['norm'])} norm minus {html.escape(details['against']['name'])}, "
+        f"<p>{html.escape(report.norm)} norm minus {html.escape(details['against']['name'])}, "
         f"{details['rows']:,} test rows, paired, 95 %: {html.escape('; '.join(words))}.</p>"
     )
 
 
-def _gain_words(report: dict[str, Any]) -> str:
-    details = details_of(report, "norm health")
+def _gain_words(report: ParityReport) -> str:
+    details = report.details("norm health")
     gain = details["reestimated_minus_as_trained"]
     return (
         f"<p>Re-estimated on {details['batches']} training batches, the hold-out's log loss "
@@ -110,34 +109,33 @@ def _interval(found: dict[str, Any]) -> str:
     return f"{middle:+.5f} ({low:+.5f} to {high:+.5f})"
 
 
-def _section(report: dict[str, Any]) -> str:
-    verdict = "passes every bar" if report["passed"] else "fails a bar"
-    style = "ok" if report["passed"] else "no"
-    rows = "".join(_row(check) for check in report["checks"])
+def _section(report: ParityReport) -> str:
+    verdict = "passes every bar" if report.passed else "fails a bar"
+    style = "ok" if report.passed else "no"
+    rows = "".join(_row(check) for check in report.checks)
     note = ""
-    if report["has_batch_statistics"]:
+    if report.has_batch_statistics:
         note = (
             "<p>This model keeps batch statistics: what it learned from is not what it serves. "
             "<code>clickparity export</code> refuses it unless the config accepts the gap in numbers.</p>"
         )
     return (
-        f"<h2>{html.escape(report['model'])}, {html.escape(report['norm'])} norm: "
+        f"<h2>{html.escape(report.model)}, {html.escape(report.norm)} norm: "
         f"<span class='{style}'>{verdict}</span></h2>"
-        f"<p class='sub'>run {report['run']}, export {report['export_digest'][:16]}</p>{note}"
+        f"<p class='sub'>run {report.run}, export {report.export_digest[:16]}</p>{note}"
         "<table><tr><th>check</th><th>what is compared</th><th>largest difference</th><th>bar</th>"
         f"<th></th></tr>{rows}</table>"
     )
 
 
-def _row(check: dict[str, Any]) -> str:
+def _row(check: Check) -> str:
     verdict = {
         True: "<span class='ok'>holds</span>",
         False: "<span class='no'>fails</span>",
         None: "<span class='info'>reported</span>",
-    }[check["passed"]]
-    value = check["value"] if isinstance(check["value"], str) else f"{check['value']:.3g}"
-    bar = "" if check["bar"] is None else f"{check['bar']:.0e}" if check["bar"] else "0"
+    }[check.passed]
+    bar = "" if check.bar is None else f"{check.bar:.0e}" if check.bar else "0"
     return (
-        f"<tr><td>{html.escape(check['name'])}</td><td>{html.escape(check['says'])}</td>"
-        f"<td class='n'>{value}</td><td class='n'>{bar}</td><td>{verdict}</td></tr>"
+        f"<tr><td>{html.escape(check.name)}</td><td>{html.escape(check.says)}</td>"
+        f"<td class='n'>{check.value:.3g}</td><td class='n'>{bar}</td><td>{verdict}</td></tr>"
     )

@@ -70,13 +70,17 @@ def logits_in_memory(run: RunDirectory, data: DataDirectory, path: Path, limit: 
     """Calibrated logits of the first raw rows of a file, read as preprocessing reads them."""
     import tensorflow as tf
 
+    from models.trained_run import TrainedRun
+    from pipeline.input_listing import list_inputs
     from pipeline.sources import plan_blocks, read_block
     from serving.export.build import serving_module
 
-    plan = plan_blocks(data.schema, [str(path)])
+    plan = plan_blocks(data.schema, list_inputs([str(path)]))
     table = pa.concat_tables(c.table for b in plan.blocks for c in read_block(b, plan.schema))
     few = table[:limit]
     numbers = np.stack([few[c].to_numpy() for c in data.schema.input_numbers], axis=1)
     texts = np.array([few[c].to_pylist() for c in data.schema.input_texts], object).T
-    logits = serving_module(run).logits(tf.constant(numbers, tf.float32), tf.constant(texts))
+    logits = serving_module(TrainedRun(run)).logits(
+        tf.constant(numbers, tf.float32), tf.constant(texts)
+    )
     return np.asarray(logits)

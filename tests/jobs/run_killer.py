@@ -33,6 +33,7 @@ _IMPORTED_ONCE = (
     "jobs.steps",
     "models.calibration",
     "models.metrics",
+    "models.zoo",
     "models.training.trainer",
     "pipeline.preprocessing.job",
     "serving.export.build",

@@ -15,6 +15,7 @@ import pytest
 from jobs.config import load_run_config
 from models.config.model import MODELS
 from models.norms.base import NORMS
+from models.trained_run import TrainedRun
 from pipeline.errors import Interrupted
 from pipeline.schema import FeatureSchema
 from pipeline.transform.spec import encoded_spec
@@ -197,7 +198,7 @@ def test_the_demo_prints_one_json_object(
 
     runs = {"layer": layer_run, "batch": batch_run}
     monkeypatch.setattr(jobs.demo.product, "_data", lambda out, rows: tiny_data)
-    monkeypatch.setattr(jobs.demo.product, "_train", lambda data, norm, out: runs[norm])
+    monkeypatch.setattr(jobs.demo.product, "_train", lambda data, norm, out: TrainedRun(runs[norm]))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     out = tmp_path / "demo"
     outcome = cli("demo", "--out", out, "--json")

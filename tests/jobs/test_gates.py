@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jobs.config import GateConfig
-from jobs.steps import quality_gate
+from models.evaluation import Metrics
+from models.trained_run import TrainedRun
 from pipeline.errors import GateError
-from serving.export.manifest import verify_manifest
+from serving.export.manifest import MANIFEST_PATH, verify_manifest
+from serving.gates import GateConfig, quality_gate
+from serving.parity.outcome import ParityReport
+from tests.conftest import TinyWork
 from tests.jobs.conftest import Outcome, files_below
 
 Cli = Callable[..., Outcome]
+
+
+def metrics_with(**known: float | None) -> Metrics:
+    """Metrics of which only some are defined."""
+    fields = [f for f in dataclasses.fields(Metrics) if f.default is dataclasses.MISSING]
+    return Metrics(**{**{f.name: None for f in fields}, "count": 10, "clicks": 1.0, **known})
 
 
 def versions(models: Path) -> list[str]:
@@ -37,15 +47,15 @@ def test_a_quality_bar_that_is_missed(
     gate: dict[str, float], metrics: dict[str, Any], phrase: str
 ) -> None:
     with pytest.raises(GateError) as refused:
-        quality_gate(metrics, GateConfig(**gate))
+        quality_gate(metrics_with(**metrics), GateConfig(**gate)).raise_if_refused()
     assert phrase in str(refused.value)
     assert refused.value.exit_code == 3
 
 
 def test_quality_bars_that_are_held() -> None:
-    quality_gate({"auc": None, "calibration_ratio": None}, GateConfig())
+    quality_gate(metrics_with(auc=None, calibration_ratio=None), GateConfig()).raise_if_refused()
     gate = GateConfig(min_auc=0.7, max_calibration_error=0.1)
-    quality_gate({"auc": 0.7, "calibration_ratio": 1.09}, gate)
+    quality_gate(metrics_with(auc=0.7, calibration_ratio=1.09), gate).raise_if_refused()
 
 
 def test_a_run_below_min_auc_is_not_published(cli: Cli, layer_run, copy_of, tmp_path: Path) -> None:
@@ -93,17 +103,45 @@ def test_a_batch_norm_run_is_published_only_as_accepted(
     assert versions(models) == ["1"]
 
 
+@pytest.mark.parametrize("lost", ["data", "manifest"])
+def test_a_live_version_that_cannot_be_compared_with_is_a_no(
+    lost: str, cli: Cli, tiny_work: TinyWork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import jobs.steps
+
+    work = tmp_path / "work"
+    shutil.copytree(tiny_work.path, work)
+    if lost == "data":
+        shutil.rmtree(work / "data" / Path(tiny_work.result["data"]).name)
+    else:
+        (work / "models" / "ctr" / "1" / MANIFEST_PATH).write_text("{}")
+    day = tmp_path / "day.csv"
+    shutil.copy(min(Path(tiny_work.arguments[2]).parent.glob("*.csv")), day)
+    argv = ["run", "--input", day, "--workdir", work, "--set", *tiny_work.arguments[4:]]
+    cli(*argv).refused(3, "what the live version was trained on", "drift.allow_missing_base=true")
+    trained: list[object] = []
+
+    def stop(*arguments: object) -> None:
+        trained.append(arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs.steps, "train_run", stop)
+    outcome = cli(*argv, "drift.allow_missing_base=true")
+    assert "drift: not compared, as drift.allow_missing_base says" in outcome.err
+    assert trained
+
+
 def test_parity_against_another_run(
     cli: Cli, layer_run, batch_run, copy_of, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import serving.parity.suite
 
     run = copy_of(layer_run)
-    report = run.read_json("parity.json")
+    report = run.read_report("parity.json", ParityReport)
     proved: list[Path] = []
 
-    def prove(run: Any, **_: Any) -> dict[str, Any]:
-        proved.append(run.path)
+    def prove(trained: TrainedRun, **_: Any) -> ParityReport:
+        proved.append(trained.run.path)
         return report
 
     monkeypatch.setattr(serving.parity.suite, "run_parity", prove)  # it takes half a minute
@@ -114,6 +152,7 @@ def test_parity_against_another_run(
     page = (run.path / "parity.html").read_text()
     assert run.fingerprint in page
     assert batch_run.fingerprint in page
-    report = {**report, "passed": False, "checks": json.loads(json.dumps(report["checks"]))}
-    report["checks"][1].update(passed=False, value=0.5)
+    checks = list(report.checks)
+    checks[1] = dataclasses.replace(checks[1], value=0.5)
+    report = dataclasses.replace(report, checks=tuple(checks))
     cli("parity", "--run", run.path).refused(3, "every parity bar must hold", "batch, served")

@@ -36,7 +36,8 @@ def test_a_run_leaves_what_the_design_says(tiny_work: TinyWork, layer_run, tiny_
     assert Path(result["data"]) == tiny_work.path / "data" / tiny_data.fingerprint
     assert result["published"]["version"] == 1
     version = tiny_work.path / "models" / "ctr" / "1"
-    assert verify_manifest(version).fingerprint == result["run_id"]
+    assert verify_manifest(version).fingerprint == layer_run.fingerprint
+    assert result["published"]["fingerprint"] == layer_run.fingerprint
     proved = files_below(layer_run.path / "export")
     assert files_below(version) == proved
     for name in proved:  # the very bytes that were checked
@@ -48,6 +49,11 @@ def test_a_run_leaves_what_the_design_says(tiny_work: TinyWork, layer_run, tiny_
     metrics = layer_run.read_json("metrics.json")["test"]
     assert metrics["truth"]["bayes_auc"] > metrics["auc"] > 0.5
     assert sum(tiny_data.num_rows(s) for s in ("train", "validation", "test")) == 6000
+
+
+def test_each_thing_is_opened_built_and_loaded_once(tiny_work: TinyWork) -> None:
+    # The encode pass, which Beam may run in processes of its own, builds a transform for itself.
+    assert tiny_work.made == {"data directory": 1, "transform": 2, "model": 1}
 
 
 SECOND = """
@@ -86,7 +92,8 @@ def test_models_that_were_deleted_are_published_again(
     mark = weights.stat().st_mtime_ns
     outcome = cli(*tiny_work.arguments, "--workdir", work, "--json")
     assert outcome.result["nothing_to_do"] is False
-    assert verify_manifest(work / "models" / "ctr" / "1").fingerprint == outcome.result["run_id"]
+    published = outcome.result["published"]["fingerprint"]
+    assert verify_manifest(work / "models" / "ctr" / "1").fingerprint == published
     assert "done before" in outcome.err
     assert weights.stat().st_mtime_ns == mark
 

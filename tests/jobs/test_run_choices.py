@@ -139,8 +139,8 @@ def check_run(cli: Cli, everything: tuple[Path, Path], workdir: Path, settings: 
     assert result["nothing_to_do"] is False
     assert result["published"]["outcome"] == "published"
     version = Path(result["published"]["path"])
-    assert verify_manifest(version).fingerprint == result["run_id"]
     run = RunDirectory.open(result["run"])
+    assert verify_manifest(version).fingerprint == run.fingerprint
     for (
         setting
     ) in settings:  # what was set is what was run, nothing was quietly left at its default

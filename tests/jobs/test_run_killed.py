@@ -85,7 +85,8 @@ def assert_same_result(tiny_work: TinyWork, work: Path, moments: object) -> None
         assert (after / name).read_bytes() == (before / name).read_bytes(), (name, moments)
     model = work / "models" / "ctr"
     assert [n for n in os.listdir(model) if n.isdigit()] == ["1"], moments
-    assert verify_manifest(model / "1").fingerprint == run_id
+    published = tiny_work.result["published"]["fingerprint"]
+    assert verify_manifest(model / "1").fingerprint == published
     leftovers = [
         str(p.relative_to(work))
         for p in work.rglob("*")

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from jobs.cli import main
 from jobs.scoring import export_of, score_files
 from pipeline.errors import ConfigError, DataError
+from pipeline.input_listing import list_inputs
 from serving import batch_scoring
 from serving.export.manifest import MANIFEST_PATH
 from serving.loader.model_session import ModelSession
@@ -91,11 +93,11 @@ def test_keras_in_memory_says_the_same(scored, layer_run, tiny_data):
     """The test split's labels and weights are shuffled; its logits as a set must be among the scores."""
     import tensorflow as tf
 
+    from models.trained_run import TrainedRun
     from models.training.scoring import score_split
-    from serving.export.build import load_calibration
 
     raw = score_split(layer_run.load_model(dropout=0.0), tiny_data, "test")
-    logits = np.asarray(load_calibration(layer_run).logits(tf.constant(raw.logit)))
+    logits = np.asarray(TrainedRun(layer_run).calibration.logits(tf.constant(raw.logit)))
     found = np.sort(read(scored[0])["logit"].to_numpy())
     place = np.clip(np.searchsorted(found, logits), 1, len(found) - 1)
     nearest = np.minimum(np.abs(found[place] - logits), np.abs(found[place - 1] - logits))
@@ -206,6 +208,73 @@ def test_what_is_done_is_not_done_again(scored, export_dir, tiny_log, monkeypatc
     assert score_files(export_dir, inputs, out, block_bytes=100_000) == summary
     with pytest.raises(ConfigError, match="must be new, empty"):
         score_files(export_dir, inputs[:1], out, block_bytes=100_000, output="csv")
+
+
+def test_a_reject_limit_is_held_against_finished_scores(
+    with_bad_rows, export_dir, tmp_path, monkeypatch
+):
+    inputs, out = [str(with_bad_rows)], tmp_path / "out"
+    summary = score_files(export_dir, inputs, out, max_reject_rate=0.1)
+    monkeypatch.setattr(batch_scoring, "run_scoring", lambda *_, **__: pytest.fail("scored again"))
+    assert score_files(export_dir, inputs, out, max_reject_rate=0.2) == summary
+    with pytest.raises(DataError, match=r"unreadable.*2 of 60"):
+        score_files(export_dir, inputs, out)
+
+
+@pytest.mark.parametrize("damage", ["deleted", "cut"])
+def test_scores_that_are_not_as_they_were_written_are_made_again(
+    damage, scored, export_dir, tiny_log, tmp_path
+):
+    out = tmp_path / "scores"
+    shutil.copytree(scored[0], out)
+    part = min(out.glob(PARTS))
+    part.unlink() if damage == "deleted" else part.write_bytes(part.read_bytes()[:-4])
+    inputs = [str(tiny_log / "*.csv")]
+    assert score_files(export_dir, inputs, out, block_bytes=100_000) == scored[1]
+    whole = {path.name: path.read_bytes() for path in scored[0].glob(PARTS)}
+    assert {path.name: path.read_bytes() for path in out.glob(PARTS)} == whole
+
+
+def rename_over(path):
+    beside = path.with_suffix(".new")
+    shutil.copy(path, beside)
+    beside.rename(path)
+
+
+@pytest.mark.parametrize("moment", ["listed", "read", "scored"])
+@pytest.mark.parametrize(
+    "change",
+    [lambda path: os.truncate(path, 5000), rename_over, os.utime, os.unlink],
+    ids=["cut", "rotated", "touched", "deleted"],
+)
+def test_input_that_changes_is_not_scored(
+    change, moment, export_dir, tiny_log, tmp_path, monkeypatch
+):
+    path = tmp_path / "in" / "log.csv"
+    path.parent.mkdir()
+    shutil.copy(min(tiny_log.glob("*.csv")), path)
+    os.utime(path, ns=(1, 10**18))
+    listing = list_inputs([str(path)])
+    if moment == "listed":
+        change(path)
+    predict, predicted = ModelSession.ask, []
+
+    def hook(self, name, inputs, outputs):
+        if moment == "read" and not predicted:
+            change(path)
+        predicted.append(name)
+        return predict(self, name, inputs, outputs)
+
+    def finish(summary, limit):
+        if moment == "scored":
+            change(path)
+
+    monkeypatch.setattr(ModelSession, "ask", hook)
+    monkeypatch.setattr(batch_scoring, "check_reject_rate", finish)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(DataError, match=f"{path}: listed with .* Run again when nobody writes"):
+        score_files(export_dir, listing, tmp_path / "out" / "scores")
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_the_model_may_be_a_models_directory(tiny_work):

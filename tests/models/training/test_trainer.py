@@ -18,10 +18,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from models.config.train import parse_train_config
 from models.run_directory import RunDirectory
 from models.training.scoring import evaluate_batches
 from models.training.trainer import BatchSource
 from pipeline.errors import ConfigError, DivergedError, Interrupted
+from pipeline.strict_config import Changes, options_that_change
 from tests.damage import flip_a_bit
 
 SCRIPT = Path(__file__).with_name("tiny_training.py")
@@ -69,6 +71,21 @@ def test_what_is_saved_is_what_was_validated(unbroken):
 
 def test_the_same_seed_gives_the_same_bits_however_steps_are_bundled(unbroken, tmp_path):
     tiny.tiny_training(tmp_path / "run", train={"steps_per_execution": 7})
+    assert_same_weights(unbroken, tmp_path / "run")
+
+
+def test_options_that_are_stated_to_change_nothing_change_no_bit(unbroken, tmp_path):
+    others = {
+        "steps_per_execution": 3,
+        "checkpoint_every_steps": 7,
+        "keep_checkpoints": 5,
+        "one_epoch_tolerance": 0.0,
+        "evaluation_batch_size": 64,
+    }
+    config = parse_train_config({})
+    steps = (Changes.NOTHING, Changes.EVALUATION)
+    assert set(others) == {name for s in steps for name in options_that_change(config, s)}
+    tiny.tiny_training(tmp_path / "run", train=others)
     assert_same_weights(unbroken, tmp_path / "run")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.input_listing import list_inputs
 from pipeline.preprocessing.parsed_rows import ParsedRows, code_counts, coded_columns
 from pipeline.schema import FeatureSchema
 from pipeline.sources import Block, plan_blocks, read_block
@@ -38,7 +40,7 @@ def make_schema(**changes: Any) -> FeatureSchema:
 def block(tmp_path: Path) -> Block:
     (tmp_path / "log.csv").write_bytes(ROWS)
     (tmp_path / "parsed").mkdir()
-    (found,) = plan_blocks(make_schema(), [str(tmp_path / "log.csv")]).blocks
+    (found,) = plan_blocks(make_schema(), list_inputs([str(tmp_path / "log.csv")])).blocks
     return found
 
 
@@ -70,6 +72,7 @@ def test_the_encode_pass_gets_the_rows_of_the_source(tmp_path: Path, block: Bloc
 
 def test_a_block_of_rejects_alone(tmp_path: Path, block: Block) -> None:
     Path(block.path).write_bytes(b"x,1,c,u3\n")
+    block = dataclasses.replace(block, file=list_inputs([block.path]).files[0])
     parsed = ParsedRows(str(tmp_path), make_schema())
     assert [(c.table.num_rows, c.num_rows) for c in parsed.parse(block)] == [(0, 1)]
     assert [(c.table.num_rows, c.num_rows) for c in parsed.chunks(block)] == [(0, 1)]

@@ -191,10 +191,11 @@ def test_every_format_gives_the_same_kinds(name: str, tmp_path: Path) -> None:
 
 
 def test_what_is_inferred_reads_the_file(tmp_path: Path) -> None:
+    from pipeline.input_listing import list_inputs
     from pipeline.sources import plan_blocks, read_block
 
     path = write(log_table(), tmp_path / "a.pipe")
-    plan = plan_blocks(infer_schema(path).schema, [str(path)])
+    plan = plan_blocks(infer_schema(path).schema, list_inputs([str(path)]))
     chunks = [c for block in plan.blocks for c in read_block(block, plan.schema)]
     assert sum(c.table.num_rows for c in chunks) == ROWS
     assert not any(c.rejects for c in chunks)

@@ -19,6 +19,7 @@ import pytest
 import tensorflow as tf
 
 from pipeline.errors import ConfigError, DataError
+from pipeline.input_listing import list_inputs
 from pipeline.preprocessing.config import PreprocessConfig
 from pipeline.preprocessing.job import preprocess
 from pipeline.records.data_directory import SPLITS, DataDirectory
@@ -133,7 +134,7 @@ def test_every_format_is_read_where_it_lies(
     for name, values in encoded(here).items():
         assert values.tobytes() == found[name].tobytes(), name
     splittable = kind in ("csv", "tsv", "jsonl", "parquet")
-    plan = plan_blocks(schema, [f"mem://bucket/day/*.{kind}"], block_bytes=2048)
+    plan = plan_blocks(schema, list_inputs([f"mem://bucket/day/*.{kind}"]), block_bytes=2048)
     assert (len(plan.blocks) > 4) == splittable
     assert {b.path for b in plan.blocks} == {f"mem://bucket/day/part-{i}.{kind}" for i in (0, 1)}
 
@@ -197,7 +198,7 @@ def test_image_paths_may_be_remote(objects: dict[str, bytes]) -> None:
             "features": [{"name": "p", "kind": "image", "is_path": True}],
         }
     )
-    plan = plan_blocks(schema, ["mem://bucket/log.csv"])
+    plan = plan_blocks(schema, list_inputs(["mem://bucket/log.csv"]))
     (chunk,) = read_block(plan.blocks[0], plan.schema)
     assert chunk.table["p"].to_pylist() == [png, b""]
     assert [r.raw.decode() for r in chunk.rejects] == [f"1,{p}" for p in paths[1:3]]
@@ -214,7 +215,7 @@ def test_image_paths_may_be_remote(objects: dict[str, bytes]) -> None:
 )
 def test_inputs_that_are_not_there(pattern: str, phrases: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
-        plan_blocks(make_schema({"kind": "csv"}), [pattern])
+        plan_blocks(make_schema({"kind": "csv"}), list_inputs([pattern]))
     assert all(phrase in str(caught.value) for phrase in phrases), str(caught.value)
 
 
@@ -267,7 +268,7 @@ def test_gzip_streams_one_after_another_are_one_file(
     rows, file = frame(), tmp_path / "f"
     parts = [records(rows[:400], file, "GZIP"), records(rows[400:], file, "GZIP")]
     objects["mem://bucket/f"] = b"".join(parts)
-    plan = plan_blocks(make_schema({"kind": "examples"}), ["mem://bucket/f"])
+    plan = plan_blocks(make_schema({"kind": "examples"}), list_inputs(["mem://bucket/f"]))
     read = [chunk.table.num_rows for chunk in read_block(plan.blocks[0], plan.schema)]
     assert sum(read) == ROWS
 
@@ -288,7 +289,7 @@ def test_a_first_record_that_looks_like_gzip_is_none(tmp_path: Path) -> None:
         "label": "y",
         "features": [{"name": "c", "kind": "categorical"}],
     }
-    plan = plan_blocks(FeatureSchema.model_validate(raw), [str(path)])
+    plan = plan_blocks(FeatureSchema.model_validate(raw), list_inputs([str(path)]))
     (chunk,) = read_block(plan.blocks[0], plan.schema)
     digest = hashlib.sha256(chunk.table["c"].to_pylist()[0]).hexdigest()
     assert digest == hashlib.sha256(b"c" * (35_000 + missing)).hexdigest()

@@ -17,6 +17,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError, DataError
+from pipeline.input_listing import list_inputs
 from pipeline.schema import FeatureSchema
 from pipeline.sources import Reject, plan_blocks, read_block
 from pipeline.sources.columns import parse_time
@@ -42,7 +43,7 @@ def read(
 ) -> tuple[dict[str, list[Any]], list[Reject], int]:
     """(columns of the good rows, rejects, input rows); checks the row positions on the way."""
     patterns = [str(p) for p in ([paths] if isinstance(paths, Path) else paths)]
-    plan = plan_blocks(schema, patterns, block_bytes=block_bytes)
+    plan = plan_blocks(schema, list_inputs(patterns), block_bytes=block_bytes)
     tables, rejects, rows = [], [], 0
     for block in plan.blocks:
         expected = 0
@@ -122,7 +123,7 @@ def test_header_decides_the_columns_and_other_columns_are_not_read(tmp_path: Pat
 
 def test_header_without_rows_has_no_blocks(tmp_path: Path) -> None:
     path = write(tmp_path / "f.csv", "y,x,c\n")
-    assert plan_blocks(make_schema({"kind": "csv"}), [str(path)]).blocks == ()
+    assert plan_blocks(make_schema({"kind": "csv"}), list_inputs([str(path)])).blocks == ()
 
 
 def test_numbers_missing_values_and_null_texts(tmp_path: Path) -> None:
@@ -140,7 +141,7 @@ def test_quoted_line_breaks(tmp_path: Path) -> None:
     columns, rejects, rows = read(schema, path, block_bytes=3)
     assert columns["c"] == [b"a\nb", b'c\r\n"d"', b"e"]
     assert (rejects, rows) == ([], 3)
-    assert len(plan_blocks(schema, [str(path)], block_bytes=3).blocks) == 1
+    assert len(plan_blocks(schema, list_inputs([str(path)]), block_bytes=3).blocks) == 1
 
 
 def test_gzip_is_told_by_its_bytes_and_may_have_members(tmp_path: Path) -> None:
@@ -356,7 +357,7 @@ def test_parquet_row_groups_and_column_types(tmp_path: Path) -> None:
         kind = {"kind": "sequence", "separator": "|"} if name == "ints" else {"kind": "categorical"}
         features.append({"name": name, **kind})
     schema = make_schema({"kind": "parquet"}, features=features, weight="w")
-    plan = plan_blocks(schema, [str(tmp_path / "f.parquet")])
+    plan = plan_blocks(schema, list_inputs([str(tmp_path / "f.parquet")]))
     assert [(b.start, b.end) for b in plan.blocks] == [(0, 1), (1, 2)]
     columns, rejects, rows = read(schema, tmp_path / "f.parquet")
     assert rows == 4

@@ -24,6 +24,7 @@ from pipeline.statistics.drift import (
 )
 from pipeline.statistics.feature_statistics import FeatureStatistics
 from pipeline.statistics.vocabulary import Vocabulary
+from serving.gates import drift_gate
 
 COUNTS = st.lists(st.integers(0, 1000), min_size=2, max_size=12).filter(any)
 
@@ -127,7 +128,7 @@ def test_identical_statistics_measure_exactly_zero(histogram: bool) -> None:
     assert report.features[1].unseen_share == 0.0
     assert report.label_rate_z == 0.0
     assert report.findings == ()
-    report.raise_if_drifted()
+    drift_gate(report).raise_if_refused()
 
 
 def test_numeric_drift_by_hand() -> None:
@@ -260,7 +261,7 @@ def test_the_error_names_the_worst_first_with_remedy() -> None:
     report = compare_statistics(today, statistics())
     assert measures(report)[0] == ("site", "psi")
     with pytest.raises(GateError) as caught:
-        report.raise_if_drifted(shown=2)
+        drift_gate(report, shown=2).raise_if_refused()
     message = str(caught.value)
     assert caught.value.exit_code == 3
     assert "site psi" in message
@@ -299,6 +300,7 @@ def test_a_misspelt_option_names_the_nearest() -> None:
 
 
 def test_two_samples_of_the_synthetic_world(tmp_path: Path) -> None:
+    from pipeline.input_listing import list_inputs
     from pipeline.preprocessing.count_pass import count_chunk
     from pipeline.schema import FeatureSchema
     from pipeline.sources import plan_blocks, read_block
@@ -313,7 +315,7 @@ def test_two_samples_of_the_synthetic_world(tmp_path: Path) -> None:
         columns += [rng.zipf(1.4, 4000).clip(max=400) + shift * 1000 * (i == 3) for i in range(26)]
         path = tmp_path / f"{name}.tsv"
         np.savetxt(path, np.stack(columns, axis=1), fmt="%d", delimiter="\t")
-        plan = plan_blocks(schema, [str(path)])
+        plan = plan_blocks(schema, list_inputs([str(path)]))
         parts, counts = [], {}  # type: ignore[var-annotated]
         for block in plan.blocks:
             for chunk in read_block(block, plan.schema):

@@ -17,6 +17,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from models.calibration import Calibration, LossCorrection
 from models.config.model import parse_model_config
+from models.trained_run import TrainedRun
 from models.zoo import build_model
 from pipeline.errors import ConfigError
 from pipeline.records.encoded import model_inputs
@@ -102,7 +103,7 @@ def saved(layer_run) -> saved_model_pb2.SavedModel:
 
 
 def in_memory_logits(run: Any, encoded: dict[str, np.ndarray], n: int) -> np.ndarray:
-    module = serving_module(run)
+    module = serving_module(TrainedRun(run))
     inputs = {key: tf.constant(value[:n]) for key, value in model_inputs(encoded).items()}
     return np.asarray(module.calibration.logits(module.model(inputs, training=False)))
 
@@ -299,7 +300,7 @@ def test_columns_of_another_rank_are_not_scored(servable: Servable, answers: Ans
 def test_a_run_whose_data_is_gone_keeps_its_export(layer_run, copy_of, tmp_path: Path) -> None:
     run = copy_of(layer_run, data_path=tmp_path / "gone")
     with pytest.raises(ConfigError, match=r"data directory must be finished.*gone.*preprocess"):
-        build_export(run)
+        build_export(TrainedRun(run))
     assert verify_manifest(run.path / "export").fingerprint == layer_run.fingerprint
 
 
@@ -307,7 +308,7 @@ def test_a_run_without_calibration_is_not_exported(layer_run, copy_of) -> None:
     run = copy_of(layer_run)
     (run.path / "calibration.json").unlink()
     with pytest.raises(ConfigError, match=r"calibration\.json.*clickparity train"):
-        build_export(run)
+        build_export(TrainedRun(run))
 
 
 def test_a_transform_of_another_version_is_refused(layer_run, copy_of) -> None:
@@ -316,4 +317,4 @@ def test_a_transform_of_another_version_is_refused(layer_run, copy_of) -> None:
     changed = {**spec, "fingerprint": "0" * 16}
     (run.path / "spec.json").write_text(json.dumps(changed))
     with pytest.raises(ConfigError, match="transform must be the one"):
-        build_export(run)
+        build_export(TrainedRun(run))

@@ -28,7 +28,7 @@ def test_a_compressed_model_exports_the_logits_that_it_has_in_memory(kind, tiny_
     ]
     run = train_run(tiny_data, load_run_config(None, settings), tmp_path / "run", progress=False)
     whole = sum(feature.vocab_size for feature in tiny_data.spec.categorical)
-    assert run.load_model().sparse_variables[0].shape[0] < whole / 2
+    assert run.run.load_model().sparse_variables[0].shape[0] < whole / 2
     export_dir = build_export(run)
     real, encoded = real_rows(tiny_data, 64)
     loader = find_loader("off", print)

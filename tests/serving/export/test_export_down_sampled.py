@@ -35,7 +35,7 @@ def test_the_served_logit_is_the_models_plus_the_log_of_the_kept_rate(
     run = train_run(data, config, tmp_path / "run", progress=False)
     raw, encoded = real_rows(data, 64)
     inputs = {key: tf.constant(value) for key, value in model_inputs(encoded).items()}
-    trained = np.asarray(run.load_model(dropout=0.0)(inputs, training=False))
+    trained = np.asarray(run.model(inputs, training=False))
     (answer,) = score_in_fresh_process(build_export(run), [("serving_default", raw.by_name())])
     np.testing.assert_allclose(answer["logit"], trained + math.log(KEPT), atol=1e-5, rtol=0)
     np.testing.assert_allclose(

@@ -14,6 +14,8 @@ import pytest
 import tensorflow as tf
 
 from models.run_directory import RunDirectory
+from models.run_steps import kept_evaluation
+from models.trained_run import TrainedRun
 from pipeline.errors import ConfigError, GateError
 from pipeline.records.encoded import model_inputs
 from pipeline.transform.feature_transform import FeatureTransform
@@ -21,14 +23,16 @@ from pipeline.transform.parity_sample import real_rows
 from serving.export.build import serving_module
 from serving.export.manifest import write_manifest
 from serving.export.signatures import ServingModule
+from serving.gates import ExportConfig, GateConfig
 from serving.loader.fresh_process import score_in_fresh_process
 from serving.parity import checks, export_checks
 from serving.parity.checks import Check
 from serving.parity.export_checks import differing_elements
 from serving.parity.hostile_rows import hostile_rows
 from serving.parity.logits import largest_difference
+from serving.parity.outcome import ParityReport, export_digest
 from serving.parity.report import write_report
-from serving.parity.suite import check_gate, export_digest
+from serving.run_steps import ask_gates
 from tests.conftest import PARITY_BARS
 from tests.damage import flip_a_bit
 
@@ -38,6 +42,16 @@ BARS = {name: bar for name, bar in PARITY_BARS.items() if name != "replica"}
 
 def by_name(run: RunDirectory) -> dict[str, dict[str, Any]]:
     return {c["name"]: c for c in run.read_json("parity.json")["checks"]}
+
+
+def check_gate(run: RunDirectory, accepted: float | None) -> ParityReport:
+    """The parity report, if no gate refuses the run for what it says."""
+    test = kept_evaluation(run, "test")
+    for verdict in ask_gates(
+        run, test, GateConfig(), ExportConfig(accept_batch_gap=accepted), "clickparity export"
+    ):
+        verdict.raise_if_refused()
+    return run.read_report("parity.json", ParityReport)
 
 
 # ------------------------------------------------------------------------------- what is measured
@@ -63,7 +77,7 @@ def test_a_layer_norm_run_holds_every_bar(layer_run) -> None:
         "1", "2", "7", "64", "512", "1000"
     }  # fmt: skip
     assert set(found["server"]["details"]["by_protocol"]) == {"grpc", "rest"}
-    assert check_gate(layer_run, None)["run"] == layer_run.fingerprint
+    assert check_gate(layer_run, None).run == layer_run.fingerprint
 
 
 def test_a_batch_norm_run_is_measured_and_reported(batch_run) -> None:
@@ -114,8 +128,8 @@ def rebuilt(module: ServingModule, transform: FeatureTransform) -> ServingModule
 def test_a_transform_skewed_by_a_hair_is_caught(
     layer_run, tiny_data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = serving_module(layer_run)
-    skewed = serving_module(layer_run).transform
+    module = serving_module(TrainedRun(layer_run))
+    skewed = serving_module(TrainedRun(layer_run)).transform
     constants = skewed._numeric
     mean = constants.mean + np.eye(len(constants.mean))[0] * 1e-6
     skewed._numeric = dataclasses.replace(constants, mean=mean)
@@ -170,10 +184,9 @@ def test_a_failed_report_is_written_and_refused(
     poisoned: list[Check], layer_run, copy_of, tmp_path: Path
 ) -> None:
     run = copy_of(layer_run)
-    report = run.read_json("parity.json")
-    report["checks"][:3] = [c.to_json() for c in poisoned]
-    report["passed"] = False
-    run.write_json("parity.json", report)
+    report = run.read_report("parity.json", ParityReport)
+    report = dataclasses.replace(report, checks=(*poisoned, *report.checks[3:]))
+    run.write_json("parity.json", report.to_json())
     write_report(tmp_path / "failed.html", [report])
     assert "fails a bar" in (tmp_path / "failed.html").read_text()
     with pytest.raises(GateError, match=r"every parity bar must hold.*mode: inf > 0"):
@@ -280,14 +293,14 @@ def test_an_export_that_is_gone_is_to_be_built(layer_run, copy_of) -> None:
 def test_a_damaged_export_is_proved_anew(
     layer_run, copy_of, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from jobs.steps import parity_run
     from serving.parity import suite
+    from serving.run_steps import prove_run
 
-    run = copy_of(layer_run)
+    run = TrainedRun(copy_of(layer_run))
     monkeypatch.setattr(suite, "run_parity", lambda *_, **__: {"anew": True})
-    assert parity_run(run) == run.read_json("parity.json")
-    flip_a_byte(run.path / "export", run.path)
-    assert parity_run(run) == {"anew": True}
+    assert prove_run(run) == run.run.read_report("parity.json", ParityReport)
+    flip_a_byte(run.run.path / "export", run.run.path)
+    assert prove_run(run) == {"anew": True}
 
 
 def test_the_digest_covers_every_file(layer_run, copy_of) -> None:
@@ -307,7 +320,7 @@ def test_a_batch_gap_that_is_not_accepted(accepted: float | None, batch_run) -> 
 
 def test_a_batch_gap_that_is_accepted(batch_run) -> None:
     gap = by_name(batch_run)["batch, trained"]["value"]
-    assert check_gate(batch_run, gap)["norm"] == "batch"
+    assert check_gate(batch_run, gap).norm == "batch"
     with pytest.raises(GateError):
         check_gate(batch_run, np.nextafter(gap, 0))
 
@@ -317,7 +330,7 @@ def test_a_batch_gap_that_is_accepted(batch_run) -> None:
 
 def test_the_page_shows_both_runs_beside_each_other(layer_run, batch_run, tmp_path: Path) -> None:
     assert (layer_run.path / "parity.html").is_file()
-    reports = [run.read_json("parity.json") for run in (layer_run, batch_run)]
+    reports = [run.read_report("parity.json", ParityReport) for run in (layer_run, batch_run)]
     write_report(tmp_path / "both.html", reports)
     text = (tmp_path / "both.html").read_text()
     for run in (layer_run, batch_run):

@@ -24,18 +24,20 @@ def work(sample_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     """What `clickparity run` made of the rows with layer norm, and a batch-norm run beside it."""
     from jobs.config import load_run_config
     from jobs.scheduled_run import run_pipeline
-    from jobs.steps import parity_run, train_run
+    from jobs.steps import train_run
+    from models.trained_run import TrainedRun
+    from serving.run_steps import prove_run
 
     path = tmp_path_factory.mktemp("criteo")
     rows = sample_data / "criteo_terabyte_day0_10k" / "day_0.part.txt"
     with kept_logging():
-        layer = run_pipeline(load_run_config(None, SETTINGS), [str(rows)], path)
+        layer = run_pipeline(load_run_config(None, SETTINGS), [str(rows)], path).to_json()
     data = DataDirectory.open(layer["data"])
     config = load_run_config(None, [*SETTINGS, "model.norm=batch"])
     batch = train_run(data, config, path / "batch", progress=False)
     with without_replica_check():
-        parity_run(batch, against=RunDirectory.open(layer["run"]))
-    return {"layer": RunDirectory.open(layer["run"]), "batch": batch, "data": data}
+        prove_run(batch, against=TrainedRun(layer["run"]))
+    return {"layer": RunDirectory.open(layer["run"]), "batch": batch.run, "data": data}
 
 
 def checks_of(run: RunDirectory) -> dict[str, dict[str, Any]]:

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from models.run_directory import RunDirectory
+from models.trained_run import TrainedRun
 from pipeline.errors import ConfigError, DataError
 from pipeline.records.data_directory import DataDirectory
 from pipeline.records.encoded import EncodedSpec, IdFeature
@@ -18,6 +19,7 @@ from serving.parity.batch_company import compositions, sweep
 from serving.parity.figures import company_figure, gap_figure
 from serving.parity.metric import metric_difference
 from serving.parity.norm_health import measure_batch_norm
+from serving.parity.outcome import ParityReport
 from serving.parity.replica import replica_equality
 from serving.parity.report import write_report
 from tests.damage import flip_a_bit
@@ -105,12 +107,11 @@ def test_a_damaged_shard_is_named(split, batch_run, tiny_data, tmp_path):
     flip_a_bit(shard)
     data = DataDirectory.open(tmp_path / "data")
     with pytest.raises(DataError, match=f"got {shard}: corrupted record"):
-        batch_norm_checks(batch_run, data, serving_module(batch_run))
+        batch_norm_checks(batch_run, data, serving_module(TrainedRun(batch_run)))
 
 
 def test_moving_statistics_that_were_shifted_are_found_and_put_back(batch_run, tiny_data):
     from models.keras2 import keras
-    from serving.export.build import load_calibration
     from serving.parity.batch_norm import held_out_rows
 
     model = batch_run.load_model(dropout=0.0)
@@ -121,7 +122,7 @@ def test_moving_statistics_that_were_shifted_are_found_and_put_back(batch_run, t
         if isinstance(layer, keras.layers.BatchNormalization)
     ]
     batches = [{k: tf.constant(v) for k, v in encoded.items()}]
-    calibration = load_calibration(batch_run)
+    calibration = TrainedRun(batch_run).calibration
     # Re-estimated on the very rows that they are held against, they must agree with these ...
     from models.training.batch_statistics import reestimate_batch_statistics
 
@@ -180,14 +181,14 @@ def test_a_step_on_two_replicas(name, request, tiny_data):
 
 
 def test_a_run_does_not_differ_from_itself(layer_run):
-    check = metric_difference(layer_run, layer_run)
+    check = metric_difference(TrainedRun(layer_run), TrainedRun(layer_run))
     assert check.value == 0.0
     assert not any(check.details["differs"].values())
     assert check.passed is None
 
 
 def test_the_difference_has_the_sign_of_the_metrics(layer_run, batch_run):
-    check = metric_difference(layer_run, batch_run)
+    check = metric_difference(TrainedRun(layer_run), TrainedRun(batch_run))
     differences = check.details["differences"]
     ours, theirs = (run.read_json("metrics.json")["test"] for run in (layer_run, batch_run))
     for name in ("auc", "log_loss", "calibration_ratio"):
@@ -199,7 +200,7 @@ def test_the_difference_has_the_sign_of_the_metrics(layer_run, batch_run):
 def test_runs_on_different_data_are_not_compared(layer_run):
     other = dataclasses.replace(layer_run, data_fingerprint="0123456789abcdef")
     with pytest.raises(ConfigError, match="same rows"):
-        metric_difference(layer_run, other)
+        metric_difference(TrainedRun(layer_run), TrainedRun(other))
 
 
 # ------------------------------------------------------------------------------ pictures
@@ -207,7 +208,7 @@ def test_runs_on_different_data_are_not_compared(layer_run):
 
 def test_lines_run_from_left_to_right(layer_run, batch_run):
     """parity.json is sorted as text: 1, 1000, 2, 512, ..."""
-    reports = [run.read_json("parity.json") for run in (layer_run, batch_run)]
+    reports = [run.read_report("parity.json", ParityReport) for run in (layer_run, batch_run)]
     for figure in (gap_figure(reports), company_figure(reports[1])):
         lines = [line.get_xdata() for axis in figure.axes for line in axis.get_lines()]
         assert max(map(len, lines)) > 4
@@ -215,9 +216,10 @@ def test_lines_run_from_left_to_right(layer_run, batch_run):
 
 
 def test_the_page_shows_layer_beside_batch(layer_run, batch_run, tmp_path):
-    reports = [run.read_json("parity.json") for run in (layer_run, batch_run)]
-    reports[0]["checks"].append(metric_difference(layer_run, batch_run).to_json())
-    reports = json.loads(json.dumps(reports))
+    reports = [run.read_report("parity.json", ParityReport) for run in (layer_run, batch_run)]
+    metric = metric_difference(TrainedRun(layer_run), TrainedRun(batch_run))
+    with_metric = dataclasses.replace(reports[0], checks=(*reports[0].checks, metric))
+    reports[0] = ParityReport.from_json(json.loads(json.dumps(with_metric.to_json())))
     write_report(tmp_path / "parity.html", reports)
     page = (tmp_path / "parity.html").read_text()
     assert page.count("<img") == 4  # gaps, metric, company, health
@@ -256,7 +258,7 @@ def test_the_export_check_asks_the_loader_and_judges_its_answer(layer_run: RunDi
     from serving.parity.export_checks import ask, export_equality
 
     real, encoded = real_rows(tiny_data, 8)
-    module = serving_module(layer_run)
+    module = serving_module(TrainedRun(layer_run))
 
     class Off(loader.Loader):
         def logits(self, export_dir, by_signature):

@@ -13,6 +13,7 @@ import pytest
 
 from jobs.server_process import served
 from models.run_directory import RunDirectory
+from models.trained_run import TrainedRun
 from pipeline.records.data_directory import DataDirectory
 from pipeline.transform.parity_sample import real_rows
 from serving.export.build import serving_module
@@ -33,7 +34,7 @@ def test_a_storm_of_bad_requests(
     requests = int(os.environ.get("FUZZ_REQUESTS", "2000"))
     seed = int(os.environ.get("FUZZ_SEED", "0"))
     raw, encoded = real_rows(tiny_data, 128)
-    module = serving_module(layer_run)
+    module = serving_module(TrainedRun(layer_run))
     logits = module.calibration.logits(logit_function(module.model, training=False)(encoded))
     publish(layer_run.path / "export", tmp_path / "models", 1, MODEL)
     log = tmp_path / "serve.log"
