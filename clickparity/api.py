@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from clickparity.own_packages import bind_own_packages
 
 if TYPE_CHECKING:
     from clickparity.scoring_model import ScoringModel
+    from models.evaluation import Evaluation
     from models.run_directory import RunDirectory
+    from models.trained_run import TrainedRun
     from pipeline.records.data_directory import DataDirectory
     from pipeline.schema import FeatureSchema
+    from serving.parity.outcome import ParityReport
+    from serving.run_steps import Published
 
 __all__ = ["evaluate", "load_model", "preprocess", "prove", "publish", "synthesize", "train"]
 
@@ -136,12 +140,13 @@ def train(
     from pipeline.records.data_directory import DataDirectory
 
     opened = data if isinstance(data, DataDirectory) else DataDirectory.open(data)
-    return train_run(opened, load_run_config(config, settings), Path(out), progress=progress)
+    trained = train_run(opened, load_run_config(config, settings), Path(out), progress=progress)
+    return trained.run
 
 
 def evaluate(
     run: AnyPath | RunDirectory, split: str = "test", *, by: Sequence[str] = ()
-) -> dict[str, Any]:
+) -> Evaluation:
     """Measures a run on a split; the result is kept in RUN_DIR/metrics.json too.
 
     Args:
@@ -150,18 +155,18 @@ def evaluate(
         by: columns of the schema; the metrics are also given for each of their values.
 
     Returns:
-        Calibrated metrics with their 95 % intervals ("auc", "auc_low", "auc_high", "log_loss", ...),
-        "count" and "clicks"; the same before calibration under "raw"; by column under "segments".
+        Calibrated metrics with their 95 % intervals (`auc`, `auc_low`, `auc_high`, `log_loss`, ...),
+        `count` and `clicks`; the same before calibration as `raw`; by column and value as `segments`.
 
     Raises:
         ConfigError: an untrained run, no such split or column, or no rows in it.
 
     Example:
         >>> metrics = evaluate("run")
-        >>> 0 < metrics["log_loss"] < 1
+        >>> 0 < metrics.log_loss < 1
         True
     """
-    from jobs.steps import evaluate_run
+    from models.run_steps import evaluate_run
 
     return evaluate_run(_opened(run), split, force=True, segments=by)
 
@@ -171,7 +176,7 @@ def prove(
     *,
     against: AnyPath | RunDirectory | None = None,
     cpp_loader: Literal["auto", "on", "off"] = "auto",
-) -> dict[str, Any]:
+) -> ParityReport:
     """Builds RUN_DIR/export and holds it against the trained model: the parity checks.
 
     Args:
@@ -180,8 +185,8 @@ def prove(
         cpp_loader: whether TF Serving's own C++ loader is asked too; "auto" where a compiler exists.
 
     Returns:
-        The report, which is kept in RUN_DIR/parity.json: "passed" (every bar holds) and "checks", each
-        with "name", "value", "bar" (None: reported only) and "passed". A failed bar does not raise
+        The report, which is kept in RUN_DIR/parity.json: `passed` (every bar holds) and `checks`, each
+        with `name`, `value`, `bar` (None: reported only) and `passed`. A failed bar does not raise
         here; `publish` refuses it.
 
     Raises:
@@ -190,38 +195,53 @@ def prove(
 
     Example:
         >>> parity = prove("run", cpp_loader="off")
-        >>> parity["passed"]
+        >>> parity.passed
         True
     """
-    from jobs.steps import parity_run
+    from serving.run_steps import prove_run
 
     other = None if against is None else _opened(against)
-    return parity_run(_opened(run), against=other, cpp_loader=cpp_loader, force=True)
+    return prove_run(_opened(run), against=other, cpp_loader=cpp_loader, force=True)
 
 
-def publish(run: AnyPath | RunDirectory, models_dir: AnyPath, name: str) -> dict[str, Any]:
+def publish(
+    run: AnyPath | RunDirectory,
+    models_dir: AnyPath,
+    name: str | None = None,
+    *,
+    config: AnyPath | None = None,
+    settings: Sequence[str] = (),
+) -> Published:
     """Asks the gates of the run's config, then publishes the very bytes that `prove` has checked.
 
     Args:
         run: a proved run, or its directory.
         models_dir: the directory that TF Serving watches.
-        name: of the served model.
+        name: of the served model; None: the config's `export.name`.
+        config: a pipeline's YAML file, whose sections `gate` and `export` replace the run's.
+        settings: "gate.option=value" and "export.option=value", as `--set` takes them.
 
     Returns:
-        "version", "path", "fingerprint", "outcome" ("published", or why there was nothing to do) and
-        "message".
+        `version`, `path`, `fingerprint`, `outcome` ("published", or why there was nothing to do) and
+        `message`.
 
     Raises:
         GateError: a gate refuses the run; nothing is published.
         ConfigError: the run is not proved yet, or `name` is not a model's name.
 
     Example:
-        >>> publish("run", "models", "ctr")["version"]
+        >>> publish("run", "models", "ctr").version
         1
     """
-    from jobs.steps import export_run
+    from jobs.config import load_publication_config
+    from models.run_steps import evaluate_run
+    from serving.run_steps import publish_run
 
-    return export_run(_opened(run), Path(models_dir), name)
+    trained = _opened(run)
+    gate, export = load_publication_config(trained.run.config, config, settings)
+    if name is not None:
+        export = export.model_copy(update={"name": name})
+    return publish_run(trained.run, evaluate_run(trained), Path(models_dir), gate, export)
 
 
 def load_model(path: AnyPath) -> ScoringModel:
@@ -246,7 +266,7 @@ def load_model(path: AnyPath) -> ScoringModel:
     return ScoringModel.load(export_of(Path(path)))
 
 
-def _opened(run: AnyPath | RunDirectory) -> RunDirectory:
-    from models.run_directory import RunDirectory
+def _opened(run: AnyPath | RunDirectory) -> TrainedRun:
+    from models.trained_run import TrainedRun
 
-    return run if isinstance(run, RunDirectory) else RunDirectory.open(run)
+    return TrainedRun(run)

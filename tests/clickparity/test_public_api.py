@@ -29,8 +29,9 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_the_packages_example(shown: dict[str, Any]) -> None:
     run, folder = shown["run"], shown["folder"]
-    assert shown["metrics"] == json.loads((folder / run.path / "metrics.json").read_text())["test"]
-    assert shown["parity"]["passed"]
+    kept = json.loads((folder / run.path / "metrics.json").read_text())["test"]
+    assert shown["metrics"].to_json() == kept
+    assert shown["parity"].passed
     assert (folder / "models" / "ctr" / "1" / "saved_model.pb").is_file()
     assert shown["model"].fingerprint == run.fingerprint
     assert shown["probability"].shape == (1,)
