@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ROWS ?= 200000
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo test wheel test-all fuzz lint format bench bench-models clean
+.PHONY: help install demo test wheel test-all fuzz lint format bench bench-models docs clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -31,7 +31,7 @@ wheel: install  ## dist/clickparity-*.whl
 	rm -rf build
 
 test-all: install  ## the slow ones too, and property tests on other examples than last time
-	$(BIN)/python -m pytest -m "not gpu" --timeout=1800 --hypothesis-profile=default
+	$(BIN)/python -m pytest -m "not gpu and not site" --timeout=1800 --hypothesis-profile=default
 
 fuzz: install  ## 100,000 good and bad requests against the local server, 20,000 a process
 	@for seed in 0 1 2 3 4; do FUZZ_REQUESTS=20000 FUZZ_SEED=$$seed $(BIN)/python -m pytest -q -s tests/serving/server/test_local_server_storm.py || exit 1; done
@@ -42,6 +42,7 @@ lint: install  ## ruff, mypy, import contracts
 	$(BIN)/mypy pipeline models serving experiments jobs clickparity
 	$(BIN)/mypy --explicit-package-bases benchmarks
 	$(BIN)/lint-imports
+	$(BIN)/mypy docs
 
 format: install  ## rewrite the code as ruff likes it
 	$(BIN)/ruff check --fix .
@@ -55,5 +56,11 @@ bench-models: install  ## quality of the models against a known truth: two to th
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
 	$(BIN)/python benchmarks/model_quality.py --workdir quality_out
 
+docs: install  ## the documentation in site/; warnings, broken links and outside requests are errors
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	$(BIN)/python -m pytest -q -m site tests/docs
+	@echo "open site/index.html, or: python3 -m http.server --directory site"
+
 clean:  ## the demo's output and caches; keeps .venv
-	rm -rf demo_out dist .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	rm -rf demo_out dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

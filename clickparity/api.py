@@ -48,7 +48,7 @@ def synthesize(
     Raises:
         ConfigError: a value out of its range, or `out` cannot be written.
 
-    Example:
+    Examples:
         >>> files = synthesize("small_log", rows=100)
         >>> len(files)
         4
@@ -86,7 +86,7 @@ def preprocess(
         ConfigError: wrong arguments, or a schema that contradicts the files.
         DataError: no rows, too many rows that cannot be read, or a damaged file.
 
-    Example:
+    Examples:
         >>> data = preprocess("log/*.csv", "data", "synthetic")
         >>> sum(data.num_rows(split) for split in ("train", "validation", "test"))
         2000
@@ -129,7 +129,7 @@ def train(
         ConfigError: a wrong option, or `out` holds another run.
         Interrupted: SIGTERM came; the state is saved, the same call goes on from it.
 
-    Example:
+    Examples:
         >>> settings = ["model.name=dcn_v2", "model.norm=layer", "train.global_batch_size=256"]
         >>> run = train("data", "run", settings=settings)
         >>> run.is_trained
@@ -161,7 +161,7 @@ def evaluate(
     Raises:
         ConfigError: an untrained run, no such split or column, or no rows in it.
 
-    Example:
+    Examples:
         >>> metrics = evaluate("run")
         >>> 0 < metrics.log_loss < 1
         True
@@ -193,7 +193,7 @@ def prove(
         ConfigError: an untrained run; "on", and there is no compiler.
         GateError: the export does not load in a fresh process.
 
-    Example:
+    Examples:
         >>> parity = prove("run", cpp_loader="off")
         >>> parity.passed
         True
@@ -229,7 +229,7 @@ def publish(
         GateError: a gate refuses the run; nothing is published.
         ConfigError: the run is not proved yet, or `name` is not a model's name.
 
-    Example:
+    Examples:
         >>> publish("run", "models", "ctr").version
         1
     """
@@ -254,7 +254,7 @@ def load_model(path: AnyPath) -> ScoringModel:
         ConfigError: no model there.
         GateError: its bytes are not those that its manifest lists, or it does not load.
 
-    Example:
+    Examples:
         >>> model = load_model("models/ctr")
         >>> probability = model({name: [None, None] for name in model.inputs})
         >>> probability.shape

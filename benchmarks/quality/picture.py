@@ -11,11 +11,14 @@ from benchmarks.quality.plan import BASELINES, NETWORKS, NORMS
 
 __all__ = ["draw"]
 
-_STAGES = {
-    "raw": ("trained", "#d1495b"),
-    "corrected": ("the loss's exact correction", "#e8a5ae"),
-    "calibrated": ("and the residual calibrator", "#1f77b4"),
+# Label, colour and marker; from a large ring to a small dot, so that each is seen where they agree.
+_STAGES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "raw": ("trained", "#d1495b", {"markersize": 12, "markerfacecolor": "none"}),
+    "corrected": ("the loss's exact correction", "#2a9d8f", {"markersize": 8}),
+    "calibrated": ("and the residual calibrator", "#1f77b4", {"markersize": 4.5}),
 }
+_DASHES: tuple[Any, ...] = ("-", (0, (6, 5)), (0, (1.5, 3)))
+_MARKERS = "os^Dv<>P"  # of the networks, whose curves cross and touch
 
 _NORM_STEP = 0.17  # of a network's row
 _NORM_COLOURS = dict(zip(NORMS, ("#333333", "#1f77b4", "#2a9d8f", "#d1495b"), strict=True))
@@ -51,11 +54,13 @@ def draw(
 
 
 def _curves(axis: Any, points: Mapping[tuple[int, str], CurvePoint]) -> None:
-    for name in (*NETWORKS, *BASELINES):
+    for i, name in enumerate((*NETWORKS, *BASELINES)):
         rows = sorted(size for size, model in points if model == name)
         if not rows:
             continue
-        style: dict[str, Any] = {"marker": "o", "markersize": 4, "linewidth": 1.5}
+        style: dict[str, Any] = {"marker": _MARKERS[i % len(_MARKERS)], "markerfacecolor": "none"}
+        # Dashed over solid and dotted over dashed: each is seen where curves coincide.
+        style |= {"linestyle": _DASHES[i % 3], "zorder": 2 + i % 3, "markersize": 6}
         if name in BASELINES:
             style |= {"color": "#444", "linestyle": "--" if name == BASELINES[0] else ":"}
         distances = [points[size, name].distance for size in rows]
@@ -100,9 +105,9 @@ def _calibration(axis: Any, results: Sequence[Result]) -> None:
         f"{r['cell']['loss']}\nnegatives kept: {r['cell']['log']['negative_keep_rate']:.0%}"
         for r in results
     ]
-    for stage, (label, colour) in _STAGES.items():
+    for stage, (label, colour, style) in _STAGES.items():
         ratios = [r[stage]["prediction_over_truth"] for r in results]
-        axis.plot(ratios, range(len(results)), "o", color=colour, label=label, markersize=7)
+        axis.plot(ratios, range(len(results)), "o", color=colour, label=label, **style)
     axis.axvline(1.0, color="#333", linewidth=1)
     axis.set_xscale("log")
     ticks = [0.8, 1, 2, 5, 10, 20]

@@ -42,6 +42,7 @@ def gap_figure(reports: Sequence[ParityReport]) -> Any:
         ticks = [1, 2, 7, 64, 512, 1000]
         axis.set_xticks(ticks, [str(t) for t in ticks], fontsize=8)
         axis.minorticks_off()
+        _show_each_line(axis)
         axis.grid(alpha=0.25)
     axes[0].set_ylabel("largest |difference of logits|")
     axes[0].legend(frameon=False)
@@ -72,7 +73,7 @@ def company_figure(report: ParityReport, others: Sequence[ParityReport] = ()) ->
             by_size.axhline(value, label=f"{other.norm} norm, any batch", **style)
             by_composition.axvline(value, **style)
             by_rate.axhline(0.0, **style)
-    by_size.legend(frameon=False, fontsize=7, loc="center left")
+    by_size.legend(frameon=False, fontsize=7, loc="center left", handlelength=1.2)
     for axis in (by_size, by_composition, by_rate):
         axis.minorticks_off()
         axis.grid(alpha=0.25)
@@ -85,6 +86,7 @@ def _by_size_panel(axis: Any, details: Mapping[str, Any]) -> None:
         values = [max(v[series]["largest"], _FLOOR) for v in sizes.values()]
         label = f"batch norm, {_SIZES[series]}"
         axis.plot([int(s) for s in sizes], values, "o-", color=colour, label=label)
+    _show_each_line(axis)
     _bar(axis)
     axis.set(xscale="log", yscale="log", xlabel="batch size, random rows")
     axis.set(ylabel="|trained - served|, logits, largest", title="how many others")
@@ -106,6 +108,7 @@ def _base_rate_panel(axis: Any, details: Mapping[str, Any]) -> None:
     for series, colour in _SHADES.items():
         shifts = [v[series]["shift"] for v in rates.values()]
         axis.plot([float(f) for f in rates], shifts, "o-", color=colour)
+    _show_each_line(axis)
     axis.axhline(0.0, color="#333", linewidth=0.8)
     axis.set_xscale("log", base=2)
     axis.set_xticks([0.25, 0.5, 1, 2, 4], ["x0.25", "x0.5", "x1", "x2", "x4"])
@@ -152,6 +155,13 @@ def metric_figure(report: ParityReport) -> Any:
         axis.locator_params(axis="x", nbins=4)
         axis.tick_params(axis="x", labelsize=8)
     return figure
+
+
+def _show_each_line(axis: Any) -> None:
+    """Makes a dotted line wider than those drawn over it: where they coincide, each is seen."""
+    lines = [line for line in axis.get_lines() if line.get_marker() == "o"]
+    for above, line in enumerate(reversed(lines)):
+        line.set(linewidth=1.5 + 2.0 * above, markersize=5.0 + 4.0 * above)
 
 
 def _bar(axis: Any) -> None:

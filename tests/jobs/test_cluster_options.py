@@ -1,4 +1,4 @@
-"""The Beam options that the README names for clusters are options of the installed Beam."""
+"""The Beam options that the operator's page names for clusters are options of the installed Beam."""
 
 from __future__ import annotations
 
