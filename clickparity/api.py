@@ -219,7 +219,8 @@ def publish(
         models_dir: the directory that TF Serving watches.
         name: of the served model; None: the config's `export.name`.
         config: a pipeline's YAML file, whose sections `gate` and `export` replace the run's.
-        settings: "gate.option=value" and "export.option=value", as `--set` takes them.
+        settings: "gate.option=value" and "export.option=value", as `--set` takes them. What replaced
+            the run's options is kept when it is published.
 
     Returns:
         `version`, `path`, `fingerprint`, `outcome` ("published", or why there was nothing to do) and
@@ -233,15 +234,9 @@ def publish(
         >>> publish("run", "models", "ctr").version
         1
     """
-    from jobs.config import load_publication_config
-    from models.run_steps import evaluate_run
-    from serving.run_steps import publish_run
+    from jobs.steps import publish_trained
 
-    trained = _opened(run)
-    gate, export = load_publication_config(trained.run.config, config, settings)
-    if name is not None:
-        export = export.model_copy(update={"name": name})
-    return publish_run(trained.run, evaluate_run(trained), Path(models_dir), gate, export)
+    return publish_trained(_opened(run), Path(models_dir), name, config=config, settings=settings)
 
 
 def load_model(path: AnyPath) -> ScoringModel:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import json
 import os
 import re
@@ -50,8 +49,7 @@ _AnyReport = TypeVar("_AnyReport", bound=Report)
 
 def run_fingerprint(config: Mapping[str, Any], data_fingerprint: str) -> str:
     """16 hex digits over some options and the data that they are used on, whatever the key order."""
-    text = json.dumps([config, data_fingerprint], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return fingerprint_of(config, data_fingerprint)
 
 
 def weights_identity(model: ModelConfig, train: TrainConfig, data_fingerprint: str) -> str:
@@ -143,9 +141,8 @@ class RunDirectory:
                     f" ({_first_difference(before, run)})",
                     "Choose another --out, or delete that directory.",
                 )
-            if (
-                before.model_identity == run.model_identity
-            ):  # by an earlier version it has another name
+            if before.model_identity == run.model_identity:
+                # An earlier version gave the same model another name, under which it may be live.
                 run = dataclasses.replace(run, fingerprint=before.fingerprint)
             if before == run:
                 return before

@@ -31,19 +31,14 @@ def main(arguments: argparse.Namespace) -> Answer:
     """
     from pathlib import Path
 
-    from jobs.config import load_publication_config
-    from models.run_steps import evaluate_run
+    from jobs.steps import publish_trained
     from models.trained_run import TrainedRun
-    from serving.run_steps import publish_run
 
-    trained = TrainedRun(arguments.run)
-    run = trained.run
-    gate, export = load_publication_config(run.config, arguments.config, arguments.set)
-    if arguments.name:
-        export = export.model_copy(update={"name": arguments.name})
-    test = evaluate_run(trained)
-    published = publish_run(run, test, Path(arguments.models), gate, export)
-    asked = {c.label: c.model_dump(mode="json") for c in (gate, export)}
-    if {name: run.config.get(name) for name in asked} != asked:
-        run.with_sections(**asked).save_config()
+    published = publish_trained(
+        TrainedRun(arguments.run),
+        Path(arguments.models),
+        arguments.name,
+        config=arguments.config,
+        settings=arguments.set,
+    )
     return published.to_json(), published.message
