@@ -161,7 +161,7 @@ class _Schedule:
                     if terminated.wait(_LOOK_EVERY_S):
                         raise Interrupted(
                             f"stopped by SIGTERM with {len(self._waiting) + len(self._running)} of "
-                            f"{self._total} cells to go; the same command goes on from there"
+                            f"{self._total} cells to go; run the same command to continue"
                         )
             finally:
                 self._stop()

@@ -2,7 +2,7 @@
 
 Exit codes: 0 done, 1 unexpected (a retry may help), 2 wrong configuration or arguments, 3 a gate said
 no, 4 the input data is bad. 2, 3 and 4 are the caller's to fix, come without a traceback, and must not
-be retried. 130 and 143: stopped by SIGINT or SIGTERM; the same command goes on from there.
+be retried. 130 and 143: stopped by SIGINT or SIGTERM; the same command continues from there.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ def _read(path: str | Path) -> dict[str, Any]:
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         where = " ".join(str(error).split())
-        raise ConfigError(f"{path} must be YAML", where, "Mend that line.") from None
+        raise ConfigError(f"{path} must be YAML", where, "Fix that line.") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} must be a YAML mapping of sections", type(raw).__name__)
     if isinstance(raw.get("schema"), str):

@@ -61,7 +61,7 @@ def train_run(
 
     Raises:
         ConfigError: `out` holds another run.
-        Interrupted: on SIGTERM; the same call goes on from there.
+        Interrupted: on SIGTERM; the same call continues from there.
     """
     sections = (model, train, calibration or CalibrationConfig())
     plain = {c.label: c.model_dump(mode="json") for c in sections}

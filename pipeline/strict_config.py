@@ -1,6 +1,6 @@
 """A pydantic complaint as one message that a user can act on: the field, the rule, the value, the remedy.
 
-Schemas, preprocessing options and model configs are all told in the same form. No TensorFlow here.
+Schemas, preprocessing options and model configs are all reported in the same form. No TensorFlow here.
 """
 
 from __future__ import annotations
@@ -176,9 +176,9 @@ def explain_validation_error(
         rule, received, remedy = _choice(first)
         return ConfigError(f"{place} {rule}", received, remedy + more)
     got = first.get("input")
-    told = first["type"] == "value_error"  # our own rules say what they got
-    shown = None if told or isinstance(got, (dict, BaseModel)) else repr(got)
-    return ConfigError(f"{place}: {_rule(first)}", shown, f"Mend it.{more}")
+    own = first["type"] == "value_error"  # our own rules say what they got
+    shown = None if own or isinstance(got, (dict, BaseModel)) else repr(got)
+    return ConfigError(f"{place}: {_rule(first)}", shown, f"Change {place}.{more}")
 
 
 def _path(location: tuple[int | str, ...]) -> list[str]:

@@ -66,7 +66,7 @@ class EarlyStoppingConfig(StrictConfig):
 
     Attributes:
         metric: auc (higher is better) or log_loss (lower is better).
-        patience: evaluations without improvement that are borne.
+        patience: evaluations without improvement before training stops.
         min_delta: what counts as an improvement.
     """
 

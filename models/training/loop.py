@@ -229,7 +229,7 @@ class Training:
             self._save()
             raise Interrupted(
                 f"stopped by SIGTERM at step {self.position.global_step}; the state is saved: "
-                "the same command goes on from there"
+                "run the same command to continue"
             )
 
     def _restore_best_epoch(self) -> None:

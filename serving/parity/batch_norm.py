@@ -1,4 +1,4 @@
-"""What only a model with batch statistics is asked: norm health, and the sweep by company."""
+"""What only a model with batch statistics is asked: norm health, and the sweep over batch compositions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.records.data_directory import DataDirectory
 from pipeline.records.dataset import evaluation_batches, naming_damaged_shards, training_batches
 from pipeline.records.encoded import model_inputs
 from serving.export.signatures import ServingModule
-from serving.parity.batch_company import sweep
+from serving.parity.batch_composition import sweep
 from serving.parity.checks import Check
 from serving.parity.logits import frozen_batch_statistics, logit_function
 from serving.parity.norm_health import measure_batch_norm
@@ -35,7 +35,7 @@ def held_out_rows(data: DataDirectory, limit: int) -> dict[str, np.ndarray]:
 
 
 def batch_norm_checks(run: RunDirectory, data: DataDirectory, module: ServingModule) -> list[Check]:
-    """The checks `norm health` and `batch, company`; none without batch statistics.
+    """The checks `norm health` and `batch, composition`; none without batch statistics.
 
     Raises:
         DataError: a shard of `data` is damaged.

@@ -1,7 +1,7 @@
 """The parity checks of a run, one function each: what was measured, the bar, whether it holds.
 
 Bars are absolute differences of logits. A check without a bar is reported, not judged: that a model
-with batch statistics scores a row differently in other company is a property of it, and the gate in
+with batch statistics scores a row differently in another batch is a property of it, and the gate in
 `clickparity export` asks whether the config accepts the measured number.
 """
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from serving.parity.outcome import ParityReport
 
-__all__ = ["company_figure", "gap_figure", "health_figure", "metric_figure"]
+__all__ = ["composition_figure", "gap_figure", "health_figure", "metric_figure"]
 
 _COLOURS = {"layer": "#1f77b4", "batch": "#d1495b", "none": "#7a8793"}
 _FADED = "#e8a5ae"
@@ -49,17 +49,17 @@ def gap_figure(reports: Sequence[ParityReport]) -> Any:
     return figure
 
 
-def company_figure(report: ParityReport, others: Sequence[ParityReport] = ()) -> Any:
+def composition_figure(report: ParityReport, others: Sequence[ParityReport] = ()) -> Any:
     """The sweep of a model with batch statistics: by batch size, by composition, by base rate.
 
     Args:
-        report: with the check `batch, company`.
+        report: with the check `batch, composition`.
         others: reports beside it; one that holds the bar of `batch, trained` is drawn as its gap,
-            which is what it is in any company.
+            which is what it is in any batch.
     """
     from matplotlib.figure import Figure
 
-    details = report.details("batch, company")
+    details = report.details("batch, composition")
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     by_size, by_composition, by_rate = figure.subplots(1, 3, width_ratios=(1, 1.15, 1))
     _by_size_panel(by_size, details)

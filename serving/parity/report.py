@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.parity.figures import (
-    company_figure,
+    composition_figure,
     gap_figure,
     health_figure,
     metric_figure,
@@ -65,15 +65,17 @@ def _pictures(reports: Sequence[ParityReport]) -> str:
             parts.append("<h2>Which model is better on held-out rows</h2>")
             parts.append(figure_to_html(metric_figure(report), "paired differences"))
             parts.append(_metric_words(report))
-        if report.check("batch, company"):
+        if report.check("batch, composition"):
             others = [r for r in reports if r is not report]
-            title = f"{report.model}, {report.norm} norm: what company does to a score"
+            title = f"{report.model}, {report.norm} norm: how the batch composition changes a score"
             parts.append(
                 f"<h2>{html.escape(title)}</h2><p>The same row, the same weights, training"
                 " mode against served: what the model learned from is not what it serves."
                 "</p>"
             )
-            parts.append(figure_to_html(company_figure(report, others), "the gap by company"))
+            parts.append(
+                figure_to_html(composition_figure(report, others), "the gap by batch composition")
+            )
         if report.check("norm health"):
             parts.append("<h2>Health of the moving statistics</h2>")
             parts.append(figure_to_html(health_figure(report), "moving statistics by layer"))

@@ -5,7 +5,7 @@
     batching_parameters.txt    --batching_parameters_file, with --enable_batching=true
 
 All are protocol buffers in text form. Batching joins the rows of several callers into one batch, padded
-up to the next allowed size. That a row's score does not depend on its company is what the parity check
+up to the next allowed size. That a row's score does not depend on the other rows is what the parity check
 `batch, served` proves of every model here, so batching may be switched on.
 """
 

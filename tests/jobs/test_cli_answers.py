@@ -253,7 +253,7 @@ def test_a_command_that_was_stopped_says_how_to_go_on(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(arguments: object) -> None:
-        raise Interrupted("stopped by SIGTERM at step 7; the same command goes on from there")
+        raise Interrupted("stopped by SIGTERM at step 7; run the same command to continue")
 
     monkeypatch.setattr("jobs.commands.versions.main", stopped)
     outcome = cli("versions", "--models", "m", "--name", "n")

@@ -60,7 +60,7 @@ def test_batch_norm_is_measured_on_real_rows(work: dict[str, Any]) -> None:
     for name in ("batch, served", "transform", "export", "server"):
         assert found[name]["passed"], found[name]
     assert found["mode"]["value"] > 1e-3
-    company = found["batch, company"]["details"]
+    company = found["batch, composition"]["details"]
     # 1,000 held-out rows: no batch of 4096 among them.
     assert set(company["by_batch_size"]) == {"1", "2", "8", "64", "512"}
     assert {"all clicks", "no click", "random"} <= company["by_composition"].keys()

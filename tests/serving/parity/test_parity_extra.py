@@ -15,8 +15,8 @@ from pipeline.records.data_directory import DataDirectory
 from pipeline.records.encoded import EncodedSpec, IdFeature
 from pipeline.transform.parity_sample import real_rows
 from serving.loader import loader_choice as loader
-from serving.parity.batch_company import compositions, sweep
-from serving.parity.figures import company_figure, gap_figure
+from serving.parity.batch_composition import compositions, sweep
+from serving.parity.figures import composition_figure, gap_figure
 from serving.parity.metric import metric_difference
 from serving.parity.norm_health import measure_batch_norm
 from serving.parity.outcome import ParityReport
@@ -149,13 +149,13 @@ def test_moving_statistics_that_were_shifted_are_found_and_put_back(batch_run, t
 def test_the_report_of_a_batch_norm_run_has_what_the_issue_asks_for(batch_run):
     report = batch_run.read_json("parity.json")
     by_name = {c["name"]: c for c in report["checks"]}
-    company = by_name["batch, company"]["details"]
+    company = by_name["batch, composition"]["details"]
     for part in ("by_batch_size", "by_composition", "by_base_rate_factor"):
         for gaps in company[part].values():
             assert gaps["as trained"].keys() == gaps["re-estimated"].keys()
     assert {"random", "all clicks", "no click", "one hour"} <= company["by_composition"].keys()
     assert by_name["norm health"]["details"]["layers"]
-    assert by_name["batch, company"]["value"] > 1e-3
+    assert by_name["batch, composition"]["value"] > 1e-3
 
 
 # ------------------------------------------------------------------------------ replica
@@ -209,7 +209,7 @@ def test_runs_on_different_data_are_not_compared(layer_run):
 def test_lines_run_from_left_to_right(layer_run, batch_run):
     """parity.json is sorted as text: 1, 1000, 2, 512, ..."""
     reports = [run.read_report("parity.json", ParityReport) for run in (layer_run, batch_run)]
-    for figure in (gap_figure(reports), company_figure(reports[1])):
+    for figure in (gap_figure(reports), composition_figure(reports[1])):
         lines = [line.get_xdata() for axis in figure.axes for line in axis.get_lines()]
         assert max(map(len, lines)) > 4
         assert all(list(x) == sorted(x) for x in lines)

@@ -1,7 +1,7 @@
-"""What batch norm does to a score by the company that a row is in: the sweep of the parity report.
+"""What batch norm does to a score by the other rows of a batch: the sweep of the parity report.
 
 Training mode, weights frozen, against the served logit of the same row. Only a model with batch
-statistics is swept: any other passes the bar of `batch, trained`, which says that company is nothing
+statistics is swept: any other passes the bar of `batch, trained`, which says that the other rows are nothing
 to it.
 """
 
@@ -76,7 +76,7 @@ def sweep(
             by_drift[f"{factor:g}"] = _gaps(trained, served, encoded, batches)
     some = by_size.get("64") or next(iter(by_size.values()))
     return Check(
-        "batch, company",
+        "batch, composition",
         "training mode, weights frozen, against the served logit; by batch size, by who else is "
         "in the batch, by base rate; value at batch 64",
         float(some["as trained"]["largest"]),
