@@ -5,13 +5,14 @@ What differs from Python's `json`, and why this module exists:
 * the error text and its byte offset ("Missing a comma or ']' after an array element.");
 * NaN, Inf and Infinity may stand bare, and whatever follows the root value is ignored;
 * string bytes are passed through unchecked, so invalid UTF-8 reaches the model as it was sent;
-* nesting has no limit in the parser, and a number beyond a double is an error instead of infinity.
+* nesting has no limit in the parser, and a number beyond a double is an error instead of infinity;
+* a repeated name stays in the object, and a look-up finds the first one.
 
 `parse` tries Python's C scanner first; only text that this one refuses, or reads differently, goes
 through the state machine. Both decode bytes with `surrogateescape`: `to_bytes` gives them back.
 
-Known differences: of a repeated key the last one counts, in RapidJSON the first; a double is
-rounded correctly, by RapidJSON (at its "normal precision") one unit off at times.
+Known differences: a double is rounded correctly, by RapidJSON (at its "normal precision") one unit
+off at times; and a document of more than a few million values is refused, see `_MAX_VALUES`.
 """
 
 from __future__ import annotations
@@ -19,16 +20,36 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import TypeAlias
+from collections.abc import Iterable
+from typing import Any, TypeAlias
 
-from serving.server.status import invalid_argument
+from serving.server.status import ServingError, invalid_argument
 
-__all__ = ["JsonValue", "parse", "to_bytes"]
+__all__ = ["JsonValue", "members", "parse", "to_bytes"]
 
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
-_Container: TypeAlias = "list[JsonValue] | dict[str, JsonValue]"
+_Members: TypeAlias = "list[tuple[str, JsonValue]]"
 
-_DECODER = json.JSONDecoder()
+_MAX_VALUES = 4_000_000
+"""Values of a document: 512 rows of 7,800 numbers. A value takes up to 100 bytes of memory here."""
+_MAX_SLOW_VALUES = 1_000_000
+"""The same for the state machine, which takes 2 microseconds a value."""
+
+
+class _RepeatedNames(dict[str, JsonValue]):
+    """An object in which a name stands more than once: the first one counts, `members` has all."""
+
+    def __init__(self, members: _Members) -> None:
+        super().__init__(reversed(members))
+        self.members = members
+
+
+def _object(pairs: _Members) -> dict[str, JsonValue]:
+    value = dict(pairs)
+    return value if len(value) == len(pairs) else _RepeatedNames(pairs)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
 _SPACE = re.compile(rb"[ \n\r\t]*")
 _PLAIN = re.compile(rb'[^"\\\x00-\x1f]*')
 _NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
@@ -72,14 +93,22 @@ def to_bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
+def members(value: dict[str, JsonValue]) -> Iterable[tuple[str, JsonValue]]:
+    """All names and values of an object in the order sent, repeated names too."""
+    return value.members if isinstance(value, _RepeatedNames) else value.items()
+
+
 def parse(body: bytes) -> JsonValue:
     """Parses the first JSON value of `body`; the rest is ignored, as TF Serving ignores it.
 
     Raises:
-        ServingError: INVALID_ARGUMENT "JSON Parse error: ... at offset: N", in RapidJSON's words.
+        ServingError: INVALID_ARGUMENT "JSON Parse error: ... at offset: N", in RapidJSON's words;
+            or more values than this server reads.
     """
     if not body:
         raise invalid_argument("JSON Parse error: The document is empty")
+    if sum(map(body.count, (b",", b"[", b"{"))) > _MAX_VALUES:
+        raise _too_many_values(_MAX_VALUES)
     text = body.decode("utf-8", "surrogateescape").lstrip(" \n\r\t")
     if text.startswith("{") and not _SUSPECT.search(body):
         try:
@@ -95,44 +124,52 @@ def parse(body: bytes) -> JsonValue:
         ) from None
 
 
+def _too_many_values(limit: int) -> ServingError:
+    return invalid_argument(
+        f"The development server reads at most {limit:,} JSON values a request; TF Serving has no "
+        "such limit. Send fewer rows a request, or use gRPC."
+    )
+
+
 def _parse_iteratively(body: bytes) -> JsonValue:
     """RapidJSON's state machine (reader.h, IterativeParse): no recursion, so no depth limit."""
     at = 0
     for mark in (b"\xef", b"\xbb", b"\xbf"):  # a byte order mark, skipped byte by byte
         at += body[at : at + 1] == mark
-    stack: list[tuple[_Container, str]] = []  # the open containers, each with its own key
-    key, state = "", _START
+    # What is open: its items, or names and values; whether it is an object; its own name.
+    stack: list[tuple[list[Any], bool, str]] = []
+    key, state, in_object, num_values = "", _START, False, 0
     while True:
         at = _skip_space(body, at)
         char = body[at : at + 1]
-        container = stack[-1][0] if stack else None
+        container, in_object, _ = stack[-1] if stack else (None, False, "")
         if state == _START and char in (b"", b"\0", b"]", b"}", b",", b":"):
             raise _ParseError("The document is empty.", at)
         if state == _AFTER_VALUE and char == b",":
             at, state = at + 1, _AFTER_COMMA
             continue
-        closes = char == (b"]" if isinstance(container, list) else b"}")
+        closes = char == (b"}" if in_object else b"]")
         if container is not None and closes and state in (_AFTER_OPEN, _AFTER_VALUE):
-            value: JsonValue = container
-            key = stack.pop()[1]
+            value: Any = _object(container) if in_object else container
+            key = stack.pop()[2]
             at += 1
         elif state == _AFTER_VALUE:
-            raise _ParseError(_MISS_SQUARE if isinstance(container, list) else _MISS_CURLY, at)
+            raise _ParseError(_MISS_CURLY if in_object else _MISS_SQUARE, at)
         else:
-            if isinstance(container, dict):
+            num_values += 1
+            if num_values > _MAX_SLOW_VALUES:
+                raise _too_many_values(_MAX_SLOW_VALUES)
+            if in_object:
                 key, at = _parse_key(body, at)
             if (char := body[at : at + 1]) in (b"[", b"{"):
-                stack.append(([] if char == b"[" else {}, key))
+                stack.append(([], char == b"{", key))
                 at, state = at + 1, _AFTER_OPEN
                 continue
             value, at = _parse_scalar(body, at, char)
         if not stack:
             return value
-        parent = stack[-1][0]
-        if isinstance(parent, list):
-            parent.append(value)
-        else:
-            parent[key] = value
+        parent, in_object, _ = stack[-1]
+        parent.append((key, value) if in_object else value)
         state = _AFTER_VALUE
 
 
