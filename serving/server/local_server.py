@@ -37,7 +37,7 @@ __all__ = ["DEFAULT_MAX_REQUEST_BYTES", "LocalServer", "serve"]
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_MAX_REQUEST_BYTES = 256 * 1024 * 1024
+DEFAULT_MAX_REQUEST_BYTES = 64 * 1024 * 1024
 
 _NOTICE = "clickparity's embedded server is for development; use TF Serving in production."
 
