@@ -178,7 +178,7 @@ def batching(data: DataDirectory, export_dir: Path, extent: Extent) -> dict[str,
                     export_dir,
                     "compact",
                     [request],
-                    repeat=max(extent.calls // threads, 5),
+                    repeat=extent.calls,
                     callers=threads,
                 )
                 rows_per_s = timing.calls_per_s * (callers if name == "joined" else 1)
