@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
@@ -346,6 +347,18 @@ def test_warm_up_replays_every_kind_of_record(staged: Path) -> None:
     write_warmup(staged, several.SerializeToString())
     with pytest.raises(Exception, match="signature not found in model graph: nope"):
         replay_warmup(servable)
+    servable.retire()
+
+
+def test_a_wrong_dtype_is_named_by_the_order_of_the_graphs_names() -> None:
+    """DirectSession::Run sorts the feeds; the order of a request's map is nobody's."""
+    servable = Servable(MODEL, 1, str(exported(1.0)))
+    feeds = {
+        "serving_default_price:0": np.array([1], np.int32),
+        "serving_default_city:0": np.array([b"a"], object),
+    }
+    with pytest.raises(ServingError, match=r"Expects arg\[1\] to be float but int32 is provided"):
+        servable.run(feeds, ["StatefulPartitionedCall_5:0"])
     servable.retire()
 
 
