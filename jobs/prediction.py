@@ -22,6 +22,7 @@ from pipeline.schema import (
 )
 from pipeline.sources import plan_blocks, read_block
 from serving.client.client import PredictClient, columns_from_table
+from serving.export.batch_sizes import MAX_BATCH_SIZE
 
 __all__ = ["Answers", "predict_files"]
 
@@ -44,6 +45,7 @@ def predict_files(
     protocol: Literal["grpc", "rest"] = "grpc",
     schema: str | None = None,
     limit: int | None = None,
+    batch_size: int | None = None,
 ) -> Answers:
     """Asks for every row of the files.
 
@@ -54,14 +56,18 @@ def predict_files(
         protocol: "grpc" or "rest".
         schema: of the files; None: text with a header, Parquet or JSON Lines by a file's ending.
         limit: only the first rows.
+        batch_size: rows a request; None: as many as a server with our batching file takes.
 
     Raises:
         ConfigError: a row cannot be read, or the server has no such model.
     """
     if limit is not None and limit < 1:
         raise ConfigError("--rows must be at least 1", limit)
+    if batch_size is not None and batch_size < 1:
+        raise ConfigError("--batch-size must be at least 1", batch_size)
     probability, logit = [np.zeros(0)], [np.zeros(0)]
-    with PredictClient(address, name, protocol=protocol) as client:
+    size = batch_size or MAX_BATCH_SIZE
+    with PredictClient(address, name, protocol=protocol, max_batch_size=size) as client:
         for table in _tables(files, client.input_dtypes, schema, limit):
             answer = client.predict(columns_from_table(table, client.input_dtypes))
             probability.append(answer["probability"])

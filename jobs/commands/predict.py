@@ -33,6 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="which API the address belongs to (default: grpc)",
     )
     parser.add_argument("--rows", type=int, help="score only this many rows (default: all)")
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="rows a request, at most (default: 512; fewer where the server takes fewer)",
+    )
 
 
 def main(arguments: argparse.Namespace) -> Answer:
@@ -46,6 +52,7 @@ def main(arguments: argparse.Namespace) -> Answer:
         protocol=arguments.protocol,
         schema=arguments.schema,
         limit=arguments.rows,
+        batch_size=arguments.batch_size,
     )
     probability = answers.probability.tolist()
     result = {

@@ -18,6 +18,7 @@ import numpy as np
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from pipeline.errors import ClickparityError, ConfigError
+from serving.client.batched_server import is_about_another_request, largest_batch_of
 from serving.client.columns import Column, columns_from_table, convert_column
 from serving.client.transports import (
     CallError,
@@ -26,6 +27,7 @@ from serving.client.transports import (
     Transport,
     UnavailableError,
 )
+from serving.export.batch_sizes import MAX_BATCH_SIZE
 from serving.wire.tensors import dtype_name, numpy_dtype
 
 __all__ = ["Column", "PredictClient", "columns_from_table"]
@@ -34,6 +36,13 @@ logger = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 _FIRST_BACKOFF_S, _MAX_BACKOFF_S = 0.1, 5.0
+_APART_S = (0.002, 0.02)  # longer than a batch waits for its rows: the next one has other callers
+
+
+class _TooManyRowsError(Exception):
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.limit = limit
 
 
 class PredictClient:
@@ -47,8 +56,11 @@ class PredictClient:
         signature_name: which signature to call.
         version: the model version; None for the latest. With None the batches of one `predict` may
             be answered by two versions when a new one is published meanwhile.
-        max_batch_size: rows a request; the server's largest allowed batch if it batches.
-        max_attempts: how often a request is sent while nobody answers it; other failures are final.
+        max_batch_size: rows a request, at most. Where the server batches and takes fewer, that many
+            are sent from then on.
+        max_attempts: how often a request is sent while nobody answers it. Other failures are final,
+            but for one that a server that batches gives of another caller's request: it is sent
+            once more.
 
     Raises:
         ConfigError: an argument makes no sense.
@@ -63,7 +75,7 @@ class PredictClient:
         timeout_s: float = 10.0,
         signature_name: str = "serving_default",
         version: int | None = None,
-        max_batch_size: int = 1024,
+        max_batch_size: int = MAX_BATCH_SIZE,
         max_attempts: int = 5,
     ) -> None:
         transports: dict[str, type[Transport]] = {"grpc": GrpcTransport, "rest": RestTransport}
@@ -127,12 +139,16 @@ class PredictClient:
         if num_rows == 0:
             return {name: _empty(info) for name, info in signature.outputs.items()}
         parts: list[dict[str, np.ndarray]] = []
-        for start in range(0, num_rows, self._max_batch_size):
-            batch = {
-                name: array[start : start + self._max_batch_size] for name, array in arrays.items()
-            }
-            call = functools.partial(self._transport.predict, self.signature_name, signature, batch)
-            parts.append(self._with_retries(call))
+        start = 0
+        while start < num_rows:
+            stop = start + self._max_batch_size
+            batch = {name: array[start:stop] for name, array in arrays.items()}
+            try:
+                parts.append(self._with_retries(functools.partial(self._ask, signature, batch)))
+            except _TooManyRowsError as refused:
+                self._send_at_most(refused.limit)
+                continue
+            start = stop
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     # -- the model's own description ---------------------------------------------------------------
@@ -169,6 +185,35 @@ class PredictClient:
         return arrays
 
     # -- one request -------------------------------------------------------------------------------
+
+    def _ask(
+        self,
+        signature: meta_graph_pb2.SignatureDef,
+        batch: Mapping[str, np.ndarray],
+        timeout_s: float,
+    ) -> dict[str, np.ndarray]:
+        """One Predict call, and another if it was refused for what somebody else sent."""
+        deadline = time.monotonic() + timeout_s
+        call = functools.partial(self._transport.predict, self.signature_name, signature, batch)
+        try:
+            return call(timeout_s)
+        except CallError as error:
+            limit = largest_batch_of(error)
+            if limit is not None and 0 < limit < len(next(iter(batch.values()))):
+                raise _TooManyRowsError(limit) from None
+            if not is_about_another_request(error, batch):
+                raise
+            logger.info("refused for another caller's request, sent again: %s", error.message)
+        time.sleep(random.uniform(*_APART_S))
+        return call(max(deadline - time.monotonic(), 1e-3))
+
+    def _send_at_most(self, limit: int) -> None:
+        if limit < self._max_batch_size:  # else another thread has come to know it first
+            logger.warning(
+                "the server at %s takes %d rows a request at most: sending so many, not %d",
+                *(self.address, limit, self._max_batch_size),
+            )
+            self._max_batch_size = limit
 
     def _with_retries(self, call: Callable[[float], _Result]) -> _Result:
         """Calls with the time that is left, again while nobody answers; full jitter between."""
