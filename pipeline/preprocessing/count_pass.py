@@ -88,8 +88,9 @@ def count_chunk(
     weight, label = examples.weight.astype(np.float64), examples.label > 0
     part.label_weight = Fraction(float(weight[in_train].sum()))
     part.click_weight = Fraction(float(weight[in_train & label].sum()))
+    seconds_of = _Seconds(chunk.table)
     if schema.time is not None and chunk.table.num_rows:
-        seconds = parse_time(chunk.table[schema.time.column], schema.time.format)
+        seconds = seconds_of(schema.time.column, schema.time.format)
         hours = np.asarray(pc.fill_null(seconds, -1))[examples.index] // 3600
         for hour in np.unique(hours[hours >= 0]):
             at = hours == hour
@@ -98,7 +99,7 @@ def count_chunk(
     for f in schema.features:
         if isinstance(f, NumericFeature):
             part.numeric[f.name] = NumericStatistics.of(as_float32(train[f.column]), f)
-    part.times = _time_statistics(train, schema)
+    part.times = _time_statistics(chunk.table, pa.array(split == 0), seconds_of, schema)
     by_name = {f.name: f for f in schema.features}
     rules = column_rules(schema)
     counts: dict[str, list[pa.Table]] = {}
@@ -112,15 +113,32 @@ def count_chunk(
     return part, {name: merge_counts(tables) for name, tables in counts.items()}
 
 
-def _time_statistics(table: pa.Table, schema: FeatureSchema) -> dict[str, TimeStatistics]:
-    """By datetime feature; two features of one column and format share the work."""
-    found: dict[tuple[str, str], TimeStatistics] = {}
-    times = [f for f in schema.features if isinstance(f, DatetimeFeature)]
-    for f in times:
-        if (f.column, f.format) not in found:
-            texts = one_array(table[f.column])
-            found[f.column, f.format] = TimeStatistics.of(texts, parse_time(texts, f.format))
-    return {f.name: found[f.column, f.format] for f in times}
+class _Seconds:
+    """The time columns of some rows, each parsed once a format."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+        self._parsed: dict[tuple[str, str], pa.Array] = {}
+
+    def __call__(self, column: str, time_format: str) -> pa.Array:
+        """Seconds since 1970, int64 [rows], null where a text does not fit."""
+        key = (column, time_format)
+        if key not in self._parsed:
+            self._parsed[key] = parse_time(self._table[column], time_format)
+        return self._parsed[key]
+
+
+def _time_statistics(
+    table: pa.Table, chosen: pa.Array, seconds_of: _Seconds, schema: FeatureSchema
+) -> dict[str, TimeStatistics]:
+    """By datetime feature, over the chosen rows."""
+    return {
+        f.name: TimeStatistics.of(
+            one_array(table[f.column]).filter(chosen), seconds_of(f.column, f.format).filter(chosen)
+        )
+        for f in schema.features
+        if isinstance(f, DatetimeFeature)
+    }
 
 
 def _counts_of(feature: Any, table: pa.Table, rules: dict[str, ColumnRule]) -> tuple[pa.Table, int]:

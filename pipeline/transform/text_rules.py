@@ -6,6 +6,7 @@ statistics were counted.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import tensorflow as tf
@@ -41,15 +42,18 @@ def split_items(texts: tf.Tensor, rule: ColumnRule) -> tf.RaggedTensor:
     odd = tf.strings.regex_full_match(texts, f"(?s).*(?:{unusual_expression(rule)}).*")
     values, row_splits = tf.cond(
         tf.reduce_any(odd),
-        lambda: _parts(tf.where(odd, _marked(texts, rule), _plain(texts, rule)), ITEM_MARK),
+        lambda: _odd_parts(texts, odd, rule),
         lambda: _parts(texts, rule.separator),
     )
     items = tf.RaggedTensor.from_row_splits(values, row_splits, validate=False)
-    wanted = values != ""
-    if rule.markers:
-        markers = "|".join(re.escape(m) for m in rule.markers)
-        wanted &= ~tf.strings.regex_full_match(values, f"(?:{markers})")
-    return tf.ragged.boolean_mask(items, items.with_values(wanted))
+    return tf.ragged.boolean_mask(items, items.with_values(values != ""))
+
+
+def _odd_parts(texts: tf.Tensor, odd: tf.Tensor, rule: ColumnRule) -> tuple[tf.Tensor, tf.Tensor]:
+    """The items of texts of which some are not just to be cut; null markers as the empty text."""
+    marked = tf.where(odd, _marked(texts, rule), _plain(texts, rule))
+    values, row_splits = _parts(marked, ITEM_MARK)
+    return canonical(values, dataclasses.replace(rule, kind="item")), row_splits
 
 
 def join_values(values: tf.RaggedTensor) -> tf.Tensor:

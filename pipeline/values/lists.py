@@ -61,23 +61,29 @@ def quoted_item_expression(rule: ColumnRule) -> str:
 def unusual_expression(rule: ColumnRule) -> str:
     """Found in every text that cutting at the separator alone would read wrongly."""
     # Several separators in a row give empty items, which are dropped: so do spaces that are separators.
-    around = "" if rule.separator == " " else rf"|^ | $| {_separator(rule)}|{_separator(rule)} "
-    return rf"^{_BLANK}*\[|\x1f{around}"
+    separator = _separator(rule)
+    around = "" if rule.separator == " " else rf"|^ | $| {separator}|{separator} "
+    markers = "|".join(map(re.escape, rule.markers))
+    dropped = f"|(?:^|{separator})(?:{markers})(?:{separator}|$)" if markers else ""
+    return rf"^{_BLANK}*\[|\x1f{around}{dropped}"
 
 
 def list_items(texts: pa.Array, rule: ColumnRule) -> tuple[pa.Array, int]:
     """The items of binary [n] texts, b"" for a dropped one, and how many texts hold no item."""
     from pipeline.values.convert import canonical
 
-    separator = rule.separator
+    separator, has_markers = rule.separator, False
     if not rule.verbatim:
         odd = pc.match_substring_regex(texts, unusual_expression(rule))
         if pc.any(odd).as_py():
             # A text by itself: what is read out of it must not depend on its neighbours.
             usual = pc.replace_substring(texts, separator.encode(), ITEM_MARK.encode())
             texts, separator = pc.if_else(odd, _marked(texts, rule), usual), ITEM_MARK
+            has_markers = True
     lists = pc.split_pattern(texts, separator.encode())
-    items = canonical(pc.list_flatten(lists), rule.of_items())
+    items = pc.list_flatten(lists)
+    if has_markers:
+        items = canonical(items, rule.of_items())
     owners = pc.list_parent_indices(lists).filter(pc.not_equal(items, b""))
     filled = len(pc.unique(owners))
     return items, len(texts) - filled

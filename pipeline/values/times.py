@@ -69,7 +69,9 @@ def parse_time(column: pa.ChunkedArray | pa.Array, time_format: str) -> pa.Array
     text = one_array(pc.cast(column, pa.string()))
     fits = pc.match_substring_regex(text, f"^(?:{expression(time_format)})$")
     if time_format in EPOCH_SCALE:
-        digits = pc.replace_substring_regex(pc.if_else(fits, text, None), r"\..*", "")
+        digits = pc.if_else(fits, text, None)
+        if pc.any(pc.match_substring(digits, ".")).as_py():
+            digits = pc.replace_substring_regex(digits, r"\..*", "")
         seconds = pc.divide(pc.cast(digits, pa.int64()), EPOCH_SCALE[time_format])
         low, high = EPOCH_BOUNDS
         known = pc.and_(pc.greater_equal(seconds, low), pc.less(seconds, high))

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import ConfigError, DataError
+from pipeline.input_listing import list_inputs
 from pipeline.schema import FeatureSchema
 from pipeline.schema_inference.infer import InferredSchema, infer_schema
 from pipeline.schema_inference.sample import read_sample
@@ -432,7 +433,7 @@ def test_the_job_writes_a_new_file_only(tmp_path: Path) -> None:
 
 def proposed(path: Path) -> tuple[FeatureSchema, pa.Table]:
     """A file's proposal, and the file read by it; nothing is rejected."""
-    plan = plan_blocks(infer_schema(path).schema, [str(path)])
+    plan = plan_blocks(infer_schema(path).schema, list_inputs([str(path)]))
     chunks = [c for block in plan.blocks for c in read_block(block, plan.schema)]
     assert [r.reason for c in chunks for r in c.rejects] == []
     return plan.schema, pa.concat_tables([c.table for c in chunks])
@@ -453,7 +454,7 @@ def test_a_korean_file_from_excel(tmp_path: Path) -> None:
     source = inferred.schema.source
     assert (source.delimiter, source.decimal, source.thousands) == (";", ",", ".")  # type: ignore[union-attr]
     assert [f.name for f in inferred.schema.features] == ["column_2", "column_3", "column_4"]
-    plan = plan_blocks(inferred.schema, [str(path)])
+    plan = plan_blocks(inferred.schema, list_inputs([str(path)]))
     (chunk,) = [c for block in plan.blocks for c in read_block(block, plan.schema)]
     assert chunk.rejects == []
     assert chunk.table["가격"].to_pylist() == [i * 7 % 900 + 1.5 for i in range(200)]

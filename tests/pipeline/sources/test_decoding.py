@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import DataError
+from pipeline.input_listing import list_inputs
 from pipeline.schema import FeatureSchema
 from pipeline.sources import plan_blocks, read_block
 
@@ -50,7 +51,7 @@ CHARSETS: dict[str, Callable[[str], bytes]] = {
 
 
 def read(path: Path) -> tuple[dict[str, list[Any]], int]:
-    plan = plan_blocks(SCHEMA, [str(path)], block_bytes=1 << 14)
+    plan = plan_blocks(SCHEMA, list_inputs([str(path)]), block_bytes=1 << 14)
     chunks = [c for block in plan.blocks for c in read_block(block, plan.schema)]
     table = pa.concat_tables([c.table for c in chunks])
     assert sum(c.num_rows for c in chunks) == table.num_rows + sum(len(c.rejects) for c in chunks)

@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
+from pipeline.input_listing import list_inputs
 from pipeline.schema import FeatureSchema
 from pipeline.sources import plan_blocks, read_block
 from pipeline.statistics.feature_statistics import FeatureStatistics
@@ -306,7 +307,7 @@ WRITERS = {
 
 def by_file(transform: FeatureTransform, kind: str, form: str, path: Path) -> list[Any]:
     """Each row's encoding as preprocessing and scoring read the file, or `REFUSED`."""
-    plan = plan_blocks(schema_of(kind, form), [str(path)])
+    plan = plan_blocks(schema_of(kind, form), list_inputs([str(path)]))
     (block,) = plan.blocks
     found: list[Any] = []
     for chunk in read_block(block, plan.schema):
