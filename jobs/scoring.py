@@ -65,7 +65,7 @@ def score_files(
         raise ConfigError("--max-reject-rate must lie in 0 .. 1", max_reject_rate)
     out, export_dir, listing = Path(out), export_of(Path(model)), list_inputs(inputs)
     manifest = verify_manifest(export_dir)
-    layout = _layout(export_dir, schema)
+    layout = _layout(export_dir, manifest, schema)
     digest = {path: record.sha256 for path, record in manifest.files.items()}
     asked = (digest, layout.fingerprint(), listing.fingerprint_parts)
     fingerprint = fingerprint_of(
@@ -181,10 +181,14 @@ def export_of(model: Path) -> Path:
     return max(versions, key=lambda path: int(path.name))
 
 
-def _layout(export_dir: Path, schema: str | Path | None) -> FeatureSchema:
-    """How the files are laid out, without label, time and split: for scoring nobody needs them."""
+def _layout(export_dir: Path, manifest: Manifest, schema: str | Path | None) -> FeatureSchema:
+    """How the files are laid out, without label, time and split: for scoring nobody needs them.
+
+    Texts are read by the rules of the model, whoever wrote the schema.
+    """
+    rules = {"rules": manifest.extra.get("value_rules", 1)}
     if schema is not None:
-        return FeatureSchema.load(schema).inputs_only()
+        return FeatureSchema.load(schema).inputs_only().model_copy(update=rules)
     path = export_dir / SCHEMA_PATH
     if not path.is_file():
         raise ConfigError(
@@ -192,7 +196,8 @@ def _layout(export_dir: Path, schema: str | Path | None) -> FeatureSchema:
             f"no {SCHEMA_PATH} in {export_dir}",
             "It is older than `score`: name the schema with --schema, or export again.",
         )
-    return FeatureSchema.from_yaml(path.read_text(), str(path)).inputs_only()
+    found = FeatureSchema.from_yaml(path.read_text(), str(path)).inputs_only()
+    return found.model_copy(update=rules)
 
 
 def _check_inputs(schema: FeatureSchema, manifest: Manifest) -> None:

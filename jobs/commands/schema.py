@@ -43,6 +43,10 @@ def main(arguments: argparse.Namespace) -> Answer:
     out = Path(arguments.out) if arguments.out else None
     if out is not None and out.exists():
         raise ConfigError("--out must be a new file", str(out), "Remove it, or choose another.")
+    if out is not None and not out.parent.is_dir():
+        raise ConfigError(
+            "--out must lie in a folder that exists", str(out), f"Try: mkdir -p {out.parent}."
+        )
     if arguments.sample_rows < 1:
         raise ConfigError("--sample-rows must be 1 or more", arguments.sample_rows)
     if not Path(arguments.file).is_file() and "://" not in arguments.file:

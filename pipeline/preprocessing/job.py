@@ -17,7 +17,7 @@ import apache_beam as beam
 
 from pipeline.beam.job import run_job
 from pipeline.input_listing import InputListing, list_inputs
-from pipeline.preprocessing.accounting import check_rejects, summarise
+from pipeline.preprocessing.accounting import check_rejects, check_times, summarise
 from pipeline.preprocessing.config import PreprocessConfig, data_fingerprint
 from pipeline.preprocessing.count_pass import CountRows, MergePartials, write_pickle
 from pipeline.preprocessing.encode_pass import EncodePlan, EncodeRows, ShardResult, WriteShard
@@ -79,6 +79,7 @@ def preprocess(
         times = job.split_times()
         partial = job.count(times, base_statistics)
         check_rejects(partial, config, staging)
+        check_times(partial, plan.schema, config)
         job.encode(times, partial)
         for name in _SCRATCH:
             shutil.rmtree(staging / name)
@@ -207,7 +208,8 @@ class _Job:
         self._run("encode", build)
         results: list[ShardResult] = _load(results_path)
         summary = summarise(
-            self.listing, partial, _load(fates_path), results, config, spec.fingerprint
+            *(self.listing, partial, _load(fates_path), results, config),
+            *(spec.fingerprint, schema.rules),
         )
         collect_samples(staging, RowLayout.of(spec), config.parity_sample_rows)
         (staging / "schema.yaml").write_text(schema.to_yaml())

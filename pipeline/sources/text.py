@@ -6,20 +6,18 @@ until the offending lines stand alone: good rows are never lost to a bad neighbo
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.errors import DataError, reason_of
+from pipeline.errors import reason_of
 from pipeline.paths import open_for_reading
 from pipeline.schema import CsvFormat, FeatureSchema
 from pipeline.sources.block import Block
 from pipeline.sources.blocks import DEFAULT_BLOCK_BYTES
 from pipeline.sources.chunk import Parsed, Reject, empty_table
+from pipeline.sources.decoding import open_text, read_some
 from pipeline.sources.text_parsers import csv_parser, json_parser
 
 __all__ = ["read_text"]
@@ -129,11 +127,10 @@ def _chunks(
     block: Block, quote: str | None, chunk_bytes: int | None
 ) -> Iterator[tuple[int, bytes]]:
     """(offset, whole rows) of the block: the rows that start in [start, end)."""
+    if block.end < 0:
+        yield from _stream_chunks(block, quote)
+        return
     with open_for_reading(block.path) as raw:
-        if block.end < 0:
-            stream: BinaryIO = gzip.GzipFile(fileobj=raw) if block.gzip else raw  # type: ignore[assignment]
-            yield from _stream_chunks(stream, block, quote)
-            return
         # A row belongs to the block in which it starts. Unless the byte before `start` ends a line (or
         # the block opens the file), the first piece is the tail of a row of the block before.
         raw.seek(max(block.start - 1, 0))
@@ -153,19 +150,18 @@ def _chunks(
             position += len(data)
 
 
-def _stream_chunks(
-    stream: BinaryIO, block: Block, quote: str | None
-) -> Iterator[tuple[int, bytes]]:
+def _stream_chunks(block: Block, quote: str | None) -> Iterator[tuple[int, bytes]]:
     """Whole rows of a file that cannot be split, a few MB at a time."""
-    try:
+    path, encoding = block.path, block.encoding
+    with open_text(path, encoding) as stream:
         offset, rest = block.start, b""
         if block.start:
-            stream.read(block.start)  # the header
-        elif (head := stream.read(len(_BOM))) == _BOM:
+            read_some(stream, block.start, path, encoding)  # the header
+        elif (head := read_some(stream, len(_BOM), path, encoding)) == _BOM:
             offset = len(_BOM)
         else:
             rest = head
-        while data := stream.read(DEFAULT_BLOCK_BYTES):
+        while data := read_some(stream, DEFAULT_BLOCK_BYTES, path, encoding):
             data = rest + data
             breaks = _row_breaks(data, quote)
             cut = int(breaks[-1]) + 1 if len(breaks) else 0
@@ -174,9 +170,3 @@ def _stream_chunks(
             offset, rest = offset + cut, data[cut:]
         if rest:
             yield offset, rest
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(
-            f"{block.path} must be a whole gzip file",
-            f"{type(error).__name__}: {error}",
-            "Fetch the file again; how many rows are missing cannot be told.",
-        ) from None

@@ -18,6 +18,8 @@ import numpy as np
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from pipeline.errors import ClickparityError, ConfigError
+from pipeline.schema import FeatureSchema
+from pipeline.values import ColumnRule, column_rules
 from serving.client.batched_server import is_about_another_request, largest_batch_of
 from serving.client.columns import Column, columns_from_table, convert_column
 from serving.client.transports import (
@@ -96,6 +98,7 @@ class PredictClient:
         self._max_batch_size = max_batch_size
         self._transport = transports[protocol](address, name, version)
         self._cached: meta_graph_pb2.SignatureDef | None = None
+        self._described: tuple[FeatureSchema | None] | None = None
 
     def __enter__(self) -> PredictClient:
         return self
@@ -117,6 +120,37 @@ class PredictClient:
         """
         inputs = self._signature().inputs
         return {name: _input_dtype(name, inputs[name].dtype) for name in sorted(inputs)}
+
+    @property
+    def schema(self) -> FeatureSchema | None:
+        """The schema that the model was trained with, as its signature `schema` tells; None without one.
+
+        Raises:
+            ConfigError: no such model or version.
+            ClickparityError: the server does not answer.
+        """
+        if self._described is None:
+            signatures = self._with_retries(self._transport.signatures)
+            found = signatures.get("schema")
+            text = b""
+            if found is not None and set(found.outputs) == {"schema"}:
+                rows = {"rows": np.array([b""], object)}
+                call = functools.partial(self._transport.predict, "schema", found, rows)
+                (text,) = self._with_retries(call)["schema"].tolist()
+            self._described = (FeatureSchema.from_yaml(text.decode()) if text else None,)
+        return self._described[0]
+
+    def rules(self) -> dict[str, ColumnRule]:
+        """How the model reads each of its inputs, by input name; empty if it does not say.
+
+        Raises:
+            ClickparityError: as `schema`.
+        """
+        schema = self.schema
+        if schema is None:
+            return {}
+        rules, names = column_rules(schema.inputs_only()), schema.input_names
+        return {names[column]: rule for column, rule in rules.items() if column in names}
 
     def predict(self, columns: Mapping[str, Column]) -> dict[str, np.ndarray]:
         """Scores the rows of `columns`.
@@ -177,7 +211,8 @@ class PredictClient:
                 f"Its inputs are: {', '.join(dtypes)}.",
             )
         arrays = {
-            name: convert_column(name, columns[name], dtype) for name, dtype in dtypes.items()
+            name: convert_column(name, columns[name], dtype, lambda n: self.rules().get(n))
+            for name, dtype in dtypes.items()
         }
         lengths = {name: len(array) for name, array in arrays.items()}
         if len(set(lengths.values())) != 1:
@@ -238,7 +273,9 @@ class PredictClient:
         raise AssertionError("unreachable")
 
     def _error(self, failed: CallError) -> ClickparityError:
-        self._cached = None  # a new version may have another signature: ask again next time
+        self._cached = self._described = (
+            None  # a new version may have another signature: ask again next time
+        )
         if failed.code is grpc.StatusCode.NOT_FOUND:
             version = "any version" if self.version is None else f"version {self.version}"
             return ConfigError(

@@ -69,6 +69,8 @@ def build_export(trained: TrainedRun, module: ServingModule | None = None) -> Pa
                 "texts": list(schema.input_texts),
                 "images": list(schema.input_images),
             },
+            "input_names": schema.input_names,
+            "value_rules": schema.rules,
             "warmup_batch_sizes": warmed,
             "metrics": tested.to_json() if tested else {},
         },

@@ -7,25 +7,26 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import GateError
-from pipeline.schema import FeatureSchema
+from pipeline.schema import plain_name
 from serving.export.manifest import verify_manifest
 
 __all__ = ["loads_and_answers", "missing_rows"]
 
 
-def missing_rows(inputs: dict[str, list[str]], num_rows: int) -> dict[str, np.ndarray]:
+def missing_rows(
+    inputs: dict[str, list[str]], num_rows: int, names: dict[str, str] | None = None
+) -> dict[str, np.ndarray]:
     """A `serving_default` request in which every value is missing.
 
     Args:
         inputs: raw columns by kind, as an export's manifest lists them.
         num_rows: batch size.
+        names: of the inputs, by column; an export made before there were any names them by column.
     """
-    request = {
-        FeatureSchema.input_name(c): np.full(num_rows, np.nan, np.float32)
-        for c in inputs["numbers"]
-    }
-    for column in (*inputs["texts"], *inputs["images"]):
-        request[FeatureSchema.input_name(column)] = np.full(num_rows, b"", object)
+    texts = [*inputs["texts"], *inputs["images"]]
+    names = names or {c: plain_name(c) for c in (*inputs["numbers"], *texts)}
+    request = {names[c]: np.full(num_rows, np.nan, np.float32) for c in inputs["numbers"]}
+    request |= {names[c]: np.full(num_rows, b"", object) for c in texts}
     return request
 
 
@@ -43,7 +44,8 @@ def loads_and_answers(export_dir: Path) -> None:
     from serving.loader.fresh_process import score_in_fresh_process
 
     manifest = verify_manifest(export_dir)
-    missing = ("serving_default", missing_rows(manifest.extra["inputs"], 2))
+    names = manifest.extra.get("input_names")
+    missing = ("serving_default", missing_rows(manifest.extra["inputs"], 2, names))
     try:
         requests = [missing, *read_warmup_requests(export_dir)]
     except Exception as error:  # whatever is wrong with the file, TF Serving would refuse it
