@@ -32,7 +32,8 @@ import yaml
 from models.config.calibration import CalibrationConfig
 from models.config.model import ModelConfig, parse_model_config
 from models.config.train import TrainConfig, parse_train_config
-from pipeline.errors import ConfigError
+from pipeline.errors import ClickparityError, ConfigError
+from pipeline.machine_faults import MachineError, machine_error
 from pipeline.records.encoded import EncodedSpec
 from pipeline.reports import Report
 from pipeline.step_directory import SUCCESS, fingerprint_of, write_atomically
@@ -403,7 +404,9 @@ def _write_npz(path: Path, arrays: _LazyArrays) -> None:
         os.fsync(file.fileno())
 
 
-def _cannot_write(path: Path, error: OSError) -> ConfigError:
+def _cannot_write(path: Path, error: OSError) -> ClickparityError:
+    if isinstance(fault := machine_error(error, path), MachineError):
+        return fault
     return ConfigError(
         "the run directory must be writable",
         f"{path} ({error.strerror or error})",

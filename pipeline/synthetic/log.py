@@ -27,6 +27,7 @@ import pyarrow.csv
 from scipy.special import expit
 
 from pipeline.errors import ConfigError
+from pipeline.machine_faults import MachineError, machine_error
 from pipeline.synthetic.world import BLOCK_ROWS, Block, Ids, draw_block, world
 
 __all__ = ["SyntheticLog", "join_texts", "write_log"]
@@ -219,6 +220,8 @@ def _folder_problems(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if isinstance(fault := machine_error(error, folder), MachineError):
+            raise fault from error
         raise ConfigError(
             "the output must be a folder that can be written",
             f"{folder} ({error.strerror})",
