@@ -20,6 +20,7 @@ from typing import Any
 
 from pipeline.errors import ClickparityError, ConfigError
 from pipeline.machine_faults import MachineError, machine_error
+from pipeline.paths import local_path
 
 __all__ = [
     "SUCCESS",
@@ -137,9 +138,10 @@ def make_writable(directory: Path) -> None:
     """Creates `directory` and proves that it can be written.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: it cannot, or lies on a store (a scheme), which is never taken for a local folder.
         MachineError: the disk is full.
     """
+    local_path(directory, "an output directory")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         probe = directory / f".probe-{os.getpid()}"

@@ -28,6 +28,7 @@ from scipy.special import expit
 
 from pipeline.errors import ConfigError
 from pipeline.machine_faults import MachineError, machine_error
+from pipeline.paths import local_path
 from pipeline.synthetic.world import BLOCK_ROWS, Block, Ids, draw_block, world
 
 __all__ = ["SyntheticLog", "join_texts", "write_log"]
@@ -193,7 +194,7 @@ def write_log(
             "num_files must lie between 1 and the number of rows", num_files, "Try 1."
         )
     _check_chunk_rows(chunk_rows)
-    folder = Path(out_dir)
+    folder = local_path(out_dir, "out")
     targets = [folder / f"part-{i:05d}.csv" for i in range(num_files)]
     hidden = [target.with_name(f".{target.name}.{os.getpid()}.partial") for target in targets]
     bounds = [log.num_rows * i // num_files for i in range(num_files + 1)]

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from pipeline.errors import ClickparityError, ConfigError
+from pipeline.paths import reachable
 from serving.export.manifest import file_sizes
 from serving.repository.storage import STAGING_PREFIX, busy_error
 
@@ -63,9 +64,16 @@ class ObjectClient(Protocol):
 
 
 class BeamObjects:
-    """`ObjectClient` over Beam's FileSystems, imported late; it imports no TensorFlow."""
+    """`ObjectClient` over Beam's FileSystems, imported late; it imports no TensorFlow.
 
-    def __init__(self) -> None:
+    Args:
+        address: of what it will be asked for; None: nobody knows yet.
+
+    Raises:
+        ConfigError: Beam has no file system for it; the message says what to install.
+    """
+
+    def __init__(self, address: str | None = None) -> None:
         try:
             from apache_beam.io.filesystem import CompressionTypes
             from apache_beam.io.filesystems import FileSystems
@@ -74,12 +82,16 @@ class BeamObjects:
                 "gs:// needs apache_beam", error, "Install clickparity[gcp]."
             ) from error
         self._files: Any = FileSystems
+        if address is not None:
+            with reachable(address, "MODELS"):
+                FileSystems.get_filesystem(address)
         # AUTO would hand out and write an asset named *.gz decompressed: other bytes, other hash.
         self._as_is = {"compression_type": CompressionTypes.UNCOMPRESSED}
 
     def list(self, prefix: str) -> dict[str, int]:
         """See `ObjectClient`."""
-        (found,) = self._files.match([f"{prefix}**"])
+        with reachable(prefix, "MODELS"):
+            (found,) = self._files.match([f"{prefix}**"])
         return {entry.path: entry.size_in_bytes for entry in found.metadata_list}
 
     def open(self, path: str) -> BinaryIO:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from tests.conftest import SETTINGS, TinyWork
 from tests.jobs.conftest import Outcome, files_below
@@ -71,6 +72,9 @@ def test_parity_on_a_full_disk(
     with small_disk(tmp_path / "disk", 64 << 20) as disk:
         run = disk / "run"
         shutil.copytree(layer_run.path, run)
+        document = yaml.safe_load((run / "config.yaml").read_text())
+        document["data"]["path"] = str(layer_run.data_path)
+        (run / "config.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
         before = files_below(run)
         filler = disk / "filler"
         free = shutil.disk_usage(disk).free

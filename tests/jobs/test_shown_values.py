@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,10 @@ import pytest
 from jobs.show.metrics import segment_table
 from jobs.show.progress import say
 from jobs.show.tables import table
+from models.evaluation import Metrics
 from pipeline.errors import ConfigError
 from pipeline.plain_text import plain
+from serving.parity.outcome import ParityReport
 from serving.parity.report import write_report
 from tests.jobs.conftest import Outcome
 
@@ -41,7 +44,8 @@ def test_tables_show_markup_and_escapes_as_text() -> None:
 
 
 def test_segments_of_hostile_values() -> None:
-    figures = {"count": 3, "clicks": 1, "auc": 0.5, "log_loss": 0.1, "calibration_ratio": 1.0}
+    fields = [f.name for f in dataclasses.fields(Metrics) if f.default is dataclasses.MISSING]
+    figures = Metrics(**dict.fromkeys(fields, 1))
     text = segment_table("[/site]", dict.fromkeys(HOSTILE, figures))
     assert all(shown in text for shown in (*SHOWN, "[/site]"))
 
@@ -107,7 +111,7 @@ def test_pages_escape_every_value(layer_run: RunDirectory, tmp_path: Path) -> No
     report.update(dict.fromkeys(("model", "norm", "run", "export_digest"), script))
     for check in report["checks"]:
         check["says"] = script
-    write_report(tmp_path / "parity.html", [report])
+    write_report(tmp_path / "parity.html", [ParityReport.from_json(report)])
     page = (tmp_path / "parity.html").read_text()
     assert "<script" not in page
     assert page.count("&lt;script&gt;") >= 4 + len(report["checks"])
