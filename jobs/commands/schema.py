@@ -42,7 +42,7 @@ def main(arguments: argparse.Namespace) -> Answer:
 
     from jobs.show.progress import say
     from pipeline.errors import ConfigError
-    from pipeline.paths import is_remote
+    from pipeline.paths import is_remote, open_for_reading, reachable
     from pipeline.schema_inference.infer import infer_schema
     from pipeline.step_directory import make_writable, write_atomically
 
@@ -51,7 +51,10 @@ def main(arguments: argparse.Namespace) -> Answer:
         raise ConfigError("--out must be a new file", str(out), "Remove it, or choose another.")
     if arguments.sample_rows < 1:
         raise ConfigError("--sample-rows must be 1 or more", arguments.sample_rows)
-    if not is_remote(arguments.file) and not os.path.isfile(arguments.file):
+    if is_remote(arguments.file):
+        with reachable(arguments.file, "FILE"), open_for_reading(arguments.file):
+            pass
+    elif not os.path.isfile(arguments.file):
         raise ConfigError("FILE must be a readable file", repr(arguments.file), "Check the path.")
     inferred = infer_schema(arguments.file, arguments.sample_rows, label=arguments.label)
     result = {"schema": inferred.schema.model_dump(mode="json"), "left_out": inferred.left_out}

@@ -25,6 +25,7 @@ import pyarrow.csv
 from pipeline.errors import DataError
 from pipeline.paths import local_copy, open_for_reading
 from pipeline.schema import CsvFormat, ExamplesFormat, JsonLinesFormat, ParquetFormat
+from pipeline.sources.json_text import parse_json
 
 __all__ = ["NULL_TEXTS", "NUMBER", "Sample", "read_sample"]
 
@@ -209,7 +210,7 @@ def _json_lines(path: str, lines: list[bytes], sample_rows: int) -> Sample:
     rows = []
     for line in lines[:sample_rows]:
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             continue  # a malformed line is a reject, later
         if isinstance(row, dict):

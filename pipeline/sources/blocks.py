@@ -11,7 +11,6 @@ import dataclasses
 import gzip
 import io
 import itertools
-import json
 import zlib
 
 from pipeline.errors import ClickparityError, ConfigError, DataError
@@ -19,6 +18,7 @@ from pipeline.input_listing import InputFile, InputListing, check_unchanged
 from pipeline.paths import open_for_reading
 from pipeline.schema import CsvFormat, ExamplesFormat, FeatureSchema, JsonLinesFormat, ParquetFormat
 from pipeline.sources.block import Block
+from pipeline.sources.json_text import parse_json
 
 __all__ = ["DEFAULT_BLOCK_BYTES", "InputPlan", "is_gzip", "plan_blocks"]
 
@@ -141,7 +141,7 @@ def _split_line(line: bytes, source: CsvFormat) -> list[str]:
 def _json_columns(schema: FeatureSchema, first: bytes) -> list[str]:
     """Columns that may occur: those of the first object, and all that the schema names plainly."""
     try:
-        found = json.loads(first)
+        found = parse_json(first)
         keys = list(found) if isinstance(found, dict) else []
     except ValueError:
         keys = []  # a malformed first line is a reject like any other

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import io
-import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +15,7 @@ import pyarrow.json
 from pipeline.schema import CsvFormat, FeatureSchema
 from pipeline.sources.block import Block
 from pipeline.sources.columns import conform, separators
+from pipeline.sources.json_text import parse_json
 
 __all__ = ["Parser", "csv_parser", "json_parser"]
 
@@ -113,10 +113,7 @@ def _json_row(
     line: bytes, schema: FeatureSchema, numbers: set[str], separators: dict[str, str]
 ) -> list[float | bytes]:
     """One JSON object as values of the schema's columns."""
-    try:
-        found = json.loads(line, parse_int=_Digits, parse_float=_Digits, parse_constant=_Digits)
-    except ValueError as error:
-        raise ValueError(f"not JSON: {error}") from None
+    found = parse_json(line, parse_int=_Digits, parse_float=_Digits, parse_constant=_Digits)
     if not isinstance(found, dict):
         raise ValueError(f"every line must be one JSON object: got {str(found)[:80]}")
     values: list[float | bytes] = []

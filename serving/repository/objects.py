@@ -64,16 +64,9 @@ class ObjectClient(Protocol):
 
 
 class BeamObjects:
-    """`ObjectClient` over Beam's FileSystems, imported late; it imports no TensorFlow.
+    """`ObjectClient` over Beam's FileSystems, imported late; it imports no TensorFlow."""
 
-    Args:
-        address: of what it will be asked for; None: nobody knows yet.
-
-    Raises:
-        ConfigError: Beam has no file system for it; the message says what to install.
-    """
-
-    def __init__(self, address: str | None = None) -> None:
+    def __init__(self) -> None:
         try:
             from apache_beam.io.filesystem import CompressionTypes
             from apache_beam.io.filesystems import FileSystems
@@ -82,9 +75,6 @@ class BeamObjects:
                 "gs:// needs apache_beam", error, "Install clickparity[gcp]."
             ) from error
         self._files: Any = FileSystems
-        if address is not None:
-            with reachable(address, "MODELS"):
-                FileSystems.get_filesystem(address)
         # AUTO would hand out and write an asset named *.gz decompressed: other bytes, other hash.
         self._as_is = {"compression_type": CompressionTypes.UNCOMPRESSED}
 
@@ -101,7 +91,8 @@ class BeamObjects:
 
     def create(self, path: str) -> BinaryIO:
         """See `ObjectClient`."""
-        stream: BinaryIO = self._files.create(path, **self._as_is)
+        with reachable(path, "MODELS"):
+            stream: BinaryIO = self._files.create(path, **self._as_is)
         return stream
 
     def copy(self, sources: Sequence[str], targets: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.errors import ConfigError, GateError
-from pipeline.paths import RemotePath, parse_path
+from pipeline.paths import RemotePath, parse_path, scheme_of
 from serving.export.manifest import MANIFEST_PATH, verify_manifest
 from serving.repository.objects import BeamObjects, ObjectStorage
 from serving.repository.storage import PosixStorage, VersionStorage
@@ -253,8 +253,14 @@ class ModelRepository:
 
 
 def _storage_for(models_dir: str | Path | RemotePath, name: str) -> VersionStorage:
-    """TF Serving reads no other store by itself than local directories and gs://."""
+    scheme = scheme_of(str(models_dir))
+    if scheme not in ("", "gs"):
+        raise ConfigError(
+            "MODELS must be a local directory or a gs:// address",
+            models_dir,
+            "TF Serving reads no other store by itself; publish locally and let a side-car copy.",
+        )
     where = parse_path(models_dir, "MODELS", schemes=("gs",))
     if isinstance(where, RemotePath):
-        return ObjectStorage(where.address, name, BeamObjects(where.address))
+        return ObjectStorage(where.address, name, BeamObjects())
     return PosixStorage(where, name)

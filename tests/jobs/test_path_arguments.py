@@ -14,8 +14,6 @@ from pipeline.errors import ClickparityError, ConfigError
 from pipeline.paths import RemotePath, local_path, parse_path, scheme_of
 from tests.jobs.conftest import Outcome
 
-pytest_plugins = ["tests.jobs.conftest"]
-
 Cli = Callable[..., Outcome]
 SCHEMES = ("gs://bucket/x", "s3://bucket/x", "hdfs://host/x", "file:///tmp/x", "gs:/bucket/x")
 PATHS = ("DIR", "FILE", "GLOB")
