@@ -79,7 +79,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MEMORY = (
     "Use a machine with more memory (or a higher limit of the container), a smaller "
     "train.global_batch_size or preprocess.block_bytes, or smaller embedding tables "
-    "(model.embedding_dim, model.embedding.compression, `min_count` in the schema)."
+    "(model.embedding_dim, model.embedding.compression, `min_count` in the schema); of a GPU's memory, "
+    "train.tables_on=host takes the tables out."
 )
 # As the C library says it, which TensorFlow and Arrow repeat; workers' tracebacks hold the number, too.
 _TEXTS = {

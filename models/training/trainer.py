@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tensorflow as tf
+
 from models.config.model import ModelConfig
 from models.config.train import TrainConfig
 from models.run_directory import RunDirectory
@@ -9,6 +11,7 @@ from models.training.batch_source import BatchSource
 from models.training.loop import Training
 from models.training.process import set_process_options
 from models.training.result import TrainResult
+from models.training.table_memory import check_tables_fit
 from pipeline.errors import ConfigError
 from pipeline.records.data_directory import DataDirectory
 from pipeline.records.dataset import naming_damaged_shards
@@ -63,5 +66,7 @@ def train_on(
             "0 rows in the validation split",
             "Give it a share in the schema's `split`, or leave train.early_stopping out.",
         )
+    if config.tables_on == "host" or not (devices or tf.config.list_physical_devices("GPU")):
+        check_tables_fit(source.spec, model_config, config)  # else they are in a GPU's own memory
     set_process_options(config)
     return Training(source, model_config, config, run, devices).run(progress)

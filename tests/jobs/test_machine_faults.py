@@ -115,3 +115,65 @@ def test_a_file_system_without_locks(
     out = cli(*argv, tmp_path / "data")
     out.refused(2, "file locks", str(tmp_path), "No locks available", "NFS")
     assert files_below(tmp_path) == set()
+
+
+def test_tables_beyond_the_memory_are_refused_before_anything_is_written(
+    cli: Cli, tmp_path: Path, tiny_data: DataDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.training.table_memory.available_memory", lambda: 1000)
+    argv = ["train", "--data", tiny_data.path, "--out", tmp_path / "run", "--set", *TRAIN]
+    cli(*argv).refused(2, "must fit into memory", "1,000 available", "model.embedding.compression")
+
+
+@pytest.mark.parametrize(
+    "error, code, phrases",
+    [
+        (OSError(errno.EIO, "Input/output error", "/x/y"), 1, ["/x/y", "Input/output", "dmesg"]),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "/tmp/y"), 1, ["/tmp/y", "quota"]),
+        (OSError("1000 requested and 24 written"), 1, ["No space left", "bytes free"]),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), 2, ["/x", "permissions"]),
+        (RuntimeError("File \"/a/b.py\" OSError: [Errno 28] No space left [while running 'x']"), 1,
+         ["No space left on device"]),
+        (MemoryError(), 1, ["memory", "bytes available", "train.global_batch_size"]),
+        (RuntimeError("numpy.core._exceptions._ArrayMemoryError: x MemoryError: Unable"), 1, ["memory"]),
+    ],
+)  # fmt: skip
+def test_faults_from_anywhere_in_a_command(
+    error: Exception,
+    code: int,
+    phrases: list[str],
+    cli: Cli,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("pipeline.step_directory.make_writable", fails)
+    cli("synth", "--out", tmp_path / "log", "--rows", 10).refused(code, *phrases)
+
+
+def test_tensorflow_errors_of_the_machine_and_others() -> None:
+    import tensorflow as tf
+
+    from pipeline.machine_faults import machine_error
+
+    full = tf.errors.ResourceExhaustedError(None, None, "/tmp/x/part-0; No space left on device")
+    assert "/tmp/x/part-0" not in str(machine_error(full))  # there is no such folder
+    found = str(machine_error(full, Path("/tmp/run"), 12_345))
+    assert "/tmp/run (No space left on device; 12,345 bytes needed; " in found
+    memory = tf.errors.ResourceExhaustedError(
+        None, None, "OOM when allocating tensor with shape[9000000,16] and type float"
+    )
+    assert "OOM when allocating tensor with shape[9000000,16]" in str(machine_error(memory))
+    assert machine_error(tf.errors.InvalidArgumentError(None, None, "shapes differ")) is None
+    assert machine_error(ValueError("No space left on device")) is None
+
+
+def test_a_bug_stays_a_traceback(monkeypatch: pytest.MonkeyPatch, cli: Cli, tmp_path: Path) -> None:
+    def fails(*_: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr("pipeline.step_directory.make_writable", fails)
+    with pytest.raises(KeyError):
+        cli("synth", "--out", tmp_path / "log", "--rows", 10)
