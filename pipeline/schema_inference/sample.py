@@ -67,7 +67,9 @@ def read_sample(path: str | Path, sample_rows: int) -> Sample:
     path = str(path)
     try:
         return _read_sample(path, sample_rows)
-    except (EOFError, gzip.BadGzipFile, zlib.error, pa.ArrowException) as error:
+    except (EOFError, OSError, ValueError, zlib.error, pa.ArrowException) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
         raise DataError(
             "a schema is inferred from a file that can be read",
             f"{path} ({type(error).__name__}: {str(error).splitlines()[0][:200]})",
