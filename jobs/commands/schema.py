@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> Answer:
     """Prints the YAML, or writes it to --out; a file that is there is never overwritten."""
     import os
+    from pathlib import Path
 
     from jobs.show.progress import say
     from pipeline.errors import ConfigError
@@ -46,7 +47,7 @@ def main(arguments: argparse.Namespace) -> Answer:
     from pipeline.schema_inference.infer import infer_schema
     from pipeline.step_directory import make_writable, write_atomically
 
-    out = arguments.out
+    out = Path(arguments.out) if arguments.out else None
     if out is not None and out.exists():
         raise ConfigError("--out must be a new file", str(out), "Remove it, or choose another.")
     if arguments.sample_rows < 1:

@@ -11,6 +11,7 @@ from models.training.batch_source import BatchSource
 from models.training.loop import Training
 from models.training.process import set_process_options
 from models.training.result import TrainResult
+from models.training.split_check import check_splits
 from models.training.table_memory import check_tables_fit
 from pipeline.errors import ConfigError
 from pipeline.records.data_directory import DataDirectory
@@ -40,11 +41,12 @@ def train(
 
     Raises:
         ConfigError: the config asks for what the data cannot give.
-        DataError: a shard of `data` is damaged.
+        DataError: a shard of `data` is damaged, or its splits cannot be trained on (`check_splits`).
         Interrupted: on SIGTERM, after saving.
     """
     if run.is_trained:
         return TrainResult(**run.read_json("training.json"))
+    check_splits(data, train_config)
     source = BatchSource.of(data, train_config)
     with naming_damaged_shards(data):
         return train_on(source, model_config, train_config, run, devices=devices, progress=progress)

@@ -67,7 +67,7 @@ def read_sample(path: str | Path, sample_rows: int) -> Sample:
     path = str(path)
     try:
         return _read_sample(path, sample_rows)
-    except (EOFError, OSError, ValueError, zlib.error, pa.ArrowException) as error:
+    except (EOFError, OSError, ValueError, csv.Error, zlib.error, pa.ArrowException) as error:
         if isinstance(error, FileNotFoundError):
             raise
         raise DataError(

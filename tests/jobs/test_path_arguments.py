@@ -130,7 +130,6 @@ def test_models_in_a_bucket_that_cannot_be_reached_from_here(
     where = ["--models", "gs://bucket/models", "--name", "ctr"]
     for name in ("versions", "prune", "rollback"):
         cli(name, *where).refused(2, "gs://bucket/models", "apache-beam[gcp]")
-    cli("publish", "--export", tmp_path, *where).refused(2, "apache-beam[gcp]")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -155,7 +154,7 @@ def test_the_python_doors_refuse_what_they_would_write_into_a_folder_of_that_nam
         lambda: make_writable(Path(given)),
     ]
     for call in doors:
-        with pytest.raises(ConfigError, match="local path"):
+        with pytest.raises(ConfigError, match=r"local (path|directory)"):
             call()
     assert list(tmp_path.iterdir()) == []
 
