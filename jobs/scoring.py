@@ -16,6 +16,7 @@ from typing import Any
 from jobs.show.progress import say
 from pipeline.errors import ConfigError, GateError
 from pipeline.input_listing import InputListing, list_inputs
+from pipeline.paths import local_path
 from pipeline.schema import FeatureSchema
 from pipeline.step_directory import fingerprint_of, is_finished, step_directory
 from serving.export.manifest import MANIFEST_PATH, Manifest, file_sizes, verify_manifest
@@ -63,7 +64,8 @@ def score_files(
     """
     if not 0 <= max_reject_rate <= 1:
         raise ConfigError("--max-reject-rate must lie in 0 .. 1", max_reject_rate)
-    out, export_dir, listing = Path(out), export_of(Path(model)), list_inputs(inputs)
+    out, export_dir = local_path(out, "out"), export_of(local_path(model, "model"))
+    listing = list_inputs(inputs)
     manifest = verify_manifest(export_dir)
     layout = _layout(export_dir, manifest, schema)
     digest = {path: record.sha256 for path, record in manifest.files.items()}

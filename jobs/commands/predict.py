@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from jobs.command import Answer, Group
+from jobs.command import Answer, Group, input_pattern, schema_name
 
 __all__ = ["GROUP", "HELP", "add_arguments", "main"]
 
@@ -19,10 +19,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--name", required=True, metavar="NAME", help="of the served model")
     parser.add_argument(
-        "--input", required=True, nargs="+", metavar="FILE", help="raw rows, scored in this order"
+        "--input",
+        required=True,
+        nargs="+",
+        type=input_pattern,
+        metavar="FILE",
+        help="raw rows, scored in this order",
     )
     parser.add_argument(
         "--schema",
+        type=schema_name,
         metavar="NAME|FILE",
         help="layout of the files (default: by the ending: CSV with a header, Parquet, JSON Lines)",
     )

@@ -7,7 +7,7 @@ import logging
 import os
 from pathlib import Path
 
-from jobs.command import Answer, Group, add_models_argument
+from jobs.command import Answer, Group, add_models_argument, local
 
 __all__ = ["GROUP", "HELP", "add_arguments", "main"]
 
@@ -20,7 +20,9 @@ HELP = "write the files that TF Serving is started with"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     add_models_argument(parser)
-    parser.add_argument("--out", required=True, metavar="DIR", help="where the files are written")
+    parser.add_argument(
+        "--out", required=True, type=local, metavar="DIR", help="where the files are written"
+    )
     parser.add_argument("--name", help="only this model (required when --models is gs://)")
     parser.add_argument(
         "--base-path", metavar="DIR", help="the path of --models on the server (default: the same)"
@@ -42,19 +44,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> Answer:
     """Writes OUT/models.config and monitoring.config, with --batching batching_parameters.txt."""
     from pipeline.errors import ConfigError
+    from pipeline.paths import RemotePath
     from serving.server.tensorflow_config import server_flags, write_server_config
 
-    models_dir = Path(arguments.models)
-    if "://" in arguments.models:
+    models_dir = arguments.models
+    if isinstance(models_dir, RemotePath):
         names = [arguments.name] if arguments.name else []
-        base = arguments.models
+        base = str(models_dir)
     else:
         if not models_dir.is_dir():
-            raise ConfigError("--models must name a directory of models", arguments.models)
+            raise ConfigError("--models must name a directory of models", str(models_dir))
         names = [arguments.name] if arguments.name else _published(models_dir)
-        base = os.path.abspath(arguments.models)
+        base = os.path.abspath(models_dir)
     base = arguments.base_path or base
-    out, batching = Path(arguments.out), arguments.batching
+    out, batching = arguments.out, arguments.batching
     written = write_server_config(
         out,
         models=names,

@@ -17,6 +17,7 @@ import apache_beam as beam
 
 from pipeline.beam.job import run_job
 from pipeline.input_listing import InputListing, list_inputs
+from pipeline.paths import local_path
 from pipeline.preprocessing.accounting import check_rejects, check_times, summarise
 from pipeline.preprocessing.config import PreprocessConfig, data_fingerprint
 from pipeline.preprocessing.count_pass import CountRows, MergePartials, write_pickle
@@ -67,7 +68,7 @@ def preprocess(
         ConfigError: bad arguments, or a schema that contradicts the files.
         DataError: too many rejects, no rows, a file that cannot be read or changes while it is read.
     """
-    out, config, listing = Path(out), config or PreprocessConfig(), list_inputs(inputs)
+    out, config, listing = local_path(out, "out"), config or PreprocessConfig(), list_inputs(inputs)
     fingerprint = data_fingerprint(schema, listing, config, base_statistics)
     if is_finished(out, fingerprint):
         return finished_data(out, config)

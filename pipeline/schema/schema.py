@@ -20,6 +20,7 @@ from pipeline.schema.features import feature_columns
 from pipeline.schema.formats import DEFAULT_MISSING
 from pipeline.schema.label_time_split import LabelSpec, SplitSpec
 from pipeline.strict_config import explain_validation_error
+from pipeline.yaml_text import parse_yaml, read_text
 
 __all__ = ["FeatureSchema"]
 
@@ -153,11 +154,7 @@ class FeatureSchema(SchemaDefinition):
         Raises:
             ConfigError: not YAML, or not a schema; the message names field, value and remedy.
         """
-        try:
-            raw = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            where = " ".join(str(error).split())
-            raise ConfigError(f"{origin} must be YAML", where, "Correct the line.") from None
+        raw = parse_yaml(text, origin)
         if not isinstance(raw, dict):
             raise ConfigError(
                 f"{origin} must be a YAML mapping",
@@ -190,7 +187,7 @@ class FeatureSchema(SchemaDefinition):
                 (f"Did you mean {near[0]!r}? " if near else "") + f"Presets: {', '.join(names)}.",
             )
         try:
-            content = path.read_text(encoding="utf-8")
+            content = read_text(path)
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
                 "--schema must name a readable YAML file",

@@ -12,7 +12,6 @@ import csv
 import dataclasses
 import io
 import itertools
-import json
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +30,7 @@ from pipeline.schema import (
     ParquetFormat,
 )
 from pipeline.sources.decoding import DECODING_ERRORS, detect_encoding, open_text, read_some
+from pipeline.sources.json_text import parse_json
 from pipeline.sources.parquet import flatten_records
 from pipeline.sources.text_parsers import flatten_object
 from pipeline.values import ColumnRule, from_python, to_text
@@ -78,7 +78,7 @@ def read_sample(path: str | Path, sample_rows: int) -> Sample:
     path = str(path)
     try:
         return _read_sample(path, sample_rows)
-    except DECODING_ERRORS as error:
+    except (*DECODING_ERRORS, csv.Error) as error:
         if isinstance(error, FileNotFoundError):
             raise
         raise DataError(
@@ -267,7 +267,7 @@ def _json_lines(path: str, lines: list[bytes], sample_rows: int) -> Sample:
     rows = []
     for line in lines[:sample_rows]:
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             continue  # a malformed line is a reject, later
         if isinstance(row, dict):

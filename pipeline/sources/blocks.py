@@ -10,7 +10,6 @@ import csv
 import dataclasses
 import io
 import itertools
-import json
 
 from pipeline.errors import ClickparityError, ConfigError, DataError
 from pipeline.input_listing import InputFile, InputListing, check_unchanged
@@ -18,6 +17,7 @@ from pipeline.paths import open_for_reading
 from pipeline.schema import CsvFormat, ExamplesFormat, FeatureSchema, JsonLinesFormat, ParquetFormat
 from pipeline.sources.block import Block
 from pipeline.sources.decoding import DECODING_ERRORS, TextEncoding, detect_encoding, open_text
+from pipeline.sources.json_text import parse_json
 from pipeline.sources.parquet import parquet_columns
 from pipeline.sources.text_parsers import flatten_object
 
@@ -132,7 +132,7 @@ def _split_line(line: bytes, source: CsvFormat) -> list[str]:
 def _json_columns(schema: FeatureSchema, first: bytes) -> list[str]:
     """Columns that may occur: those of the first object, and all that the schema names plainly."""
     try:
-        found = json.loads(first)
+        found = parse_json(first)
         keys = list(flatten_object(found)) if isinstance(found, dict) else []
     except ValueError:
         keys = []  # a malformed first line is a reject like any other

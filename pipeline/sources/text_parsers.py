@@ -15,6 +15,7 @@ import pyarrow.json
 
 from pipeline.schema import CsvFormat, FeatureSchema
 from pipeline.sources.block import Block
+from pipeline.sources.json_text import parse_json
 from pipeline.sources.parquet import flatten_records
 from pipeline.values import ColumnRule, column_rules, conform, from_python, naming_column
 
@@ -229,10 +230,7 @@ def _fields(tree: dict[str, Any]) -> list[pa.Field]:
 
 
 def _json_object(line: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"not JSON: {error}") from None
+    found = parse_json(line)
     if not isinstance(found, dict):
         raise ValueError(f"every line must be one JSON object: got {str(found)[:80]}")
     return found
