@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ROWS ?= 200000
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo test wheel test-all fuzz lint format bench bench-models clean
+.PHONY: help install demo test wheel test-all fuzz mutants lint format bench bench-models clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -35,6 +35,9 @@ test-all: install  ## the slow ones too, and property tests on other examples th
 
 fuzz: install  ## 100,000 good and bad requests against the local server, 20,000 a process
 	@for seed in 0 1 2 3 4; do FUZZ_REQUESTS=20000 FUZZ_SEED=$$seed $(BIN)/python -m pytest -q -s tests/serving/server/test_local_server_storm.py || exit 1; done
+
+mutants: install  ## small faults in gates, calibration, metrics, ...: how many do the tests notice? (MUTANTS="--sample 30 --seed 1 --room drift")
+	$(BIN)/python -m tests.mutation $(MUTANTS)
 
 lint: install  ## ruff, mypy, import contracts
 	$(BIN)/ruff check .
