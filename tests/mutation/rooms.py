@@ -45,7 +45,7 @@ ROOMS = {
     ),
     "step_directory": Room(
         ("pipeline/step_directory.py",),
-        ("tests/pipeline/test_step_directory.py",),
+        ("tests/pipeline/test_step_directory*.py",),
     ),
     "repository": Room(
         ("serving/repository/*.py",),
