@@ -323,6 +323,32 @@ def test_rows_that_determine_nothing_leave_the_identity_and_say_so(residual: str
     assert "0 clicks" in reason_of(truth, label, weight=weightless, residual=residual)
 
 
+@pytest.mark.parametrize("residual", ["platt", "isotonic"])
+@pytest.mark.parametrize("scarce", [0, 1])
+def test_min_clicks_of_each_class_are_enough_and_one_less_is_not(residual, scarce) -> None:
+    rng = np.random.default_rng(3)
+    label = np.array([scarce] * 20 + [1 - scarce] * 400)
+    raw = rng.normal(size=420) + label
+    _, report = fit_calibration(raw, label, residual=residual, min_clicks=20)
+    assert (report.kind, report.reason) == (residual, "")
+    name = "clicks" if scarce else "rows without a click"
+    for options in ({"min_clicks": 21}, {"min_clicks": 20, "weight": np.arange(420) > 0}):
+        reason = reason_of(raw, label, residual=residual, **options)
+        count = 20 if "weight" not in options else 19  # a row without weight is none
+        assert reason == f"{residual} was not fitted: {count} {name}, fewer than {count + 1}"
+
+
+def test_rows_of_one_logit_are_never_split_between_knots() -> None:
+    # 1,000 clicks make 20 bins; all clicks have one of three logits, so 3 knots are all there can be
+    raw = np.repeat([-1.0, 0.0, 1.0], [1000, 1000, 1000])
+    label = np.concatenate([np.arange(1000) < clicks for clicks in (200, 300, 500)]).astype(int)
+    for order in (np.arange(3000), np.random.default_rng(0).permutation(3000)):
+        calibration, report = fit_calibration(raw[order], label[order], residual="isotonic")
+        assert report.kind == "isotonic"
+        probability = calibration.probability(np.array([-1.0, 0.0, 1.0])).numpy()
+        np.testing.assert_allclose(probability, [0.2, 0.3, 0.5], atol=1e-3)
+
+
 def test_platt_refuses_backward_and_separated_logits() -> None:
     truth, label = simulated(20_000, seed=8)
     assert "clicks have the lower logits" in reason_of(-truth, label)
