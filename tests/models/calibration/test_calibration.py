@@ -24,6 +24,7 @@ from models.calibration import (
     fit_calibration,
 )
 from models.calibration.correction import click_pull
+from models.calibration.residual_fits import CannotFitError, fit_isotonic
 from models.config.train import BinaryCrossEntropyConfig, FocalConfig, PosWeightConfig
 from pipeline.errors import ConfigError, DataError
 
@@ -394,6 +395,7 @@ def test_identity_on_request_reports_without_a_reason() -> None:
     "call, message",
     [
         (lambda: LossCorrection(pos_weight=0.0), r"pos_weight must be positive .*got 0\.0"),
+        (lambda: LossCorrection(negative_keep_rate=0.0), r"must lie in \(0, 1\]; got 0\.0"),
         (lambda: LossCorrection(negative_keep_rate=1.5), r"must lie in \(0, 1\]; got 1\.5"),
         (lambda: LossCorrection(focal_alpha=0.5), "belong together"),
         (lambda: LossCorrection(focal_alpha=1.0, focal_gamma=1.0), "focal_alpha must lie"),
@@ -417,3 +419,27 @@ def test_impossible_calibrations_are_refused(call: object, message: str) -> None
 def test_infinite_logits_cannot_be_fitted() -> None:
     with pytest.raises(DataError, match="finite to be calibrated; got 1 infinite of 2"):
         fit_calibration([0.0, np.inf], [0, 1])
+
+
+@pytest.mark.parametrize("residual", ["platt", "isotonic"])
+def test_rows_without_weight_change_nothing(residual: str) -> None:
+    truth, label = simulated(20_000, seed=9)
+    rng = np.random.default_rng(1)
+    padded = [np.append(truth, rng.normal(size=5000)), np.append(label, rng.random(5000) < 0.9)]
+    weight = np.append(np.ones(20_000), np.zeros(5000))
+    plain, _ = fit_calibration(truth, label, residual=residual)
+    same, report = fit_calibration(*padded, weight, residual=residual)
+    assert report.kind == residual
+    np.testing.assert_array_equal(plain.logits(truth), same.logits(truth))
+
+
+def test_a_fit_of_clicks_alone_is_refused() -> None:
+    z = np.linspace(-1.0, 1.0, 200)
+    with pytest.raises(CannotFitError, match="all labels are of one kind"):
+        fit_isotonic(z, np.ones(200), np.ones(200))
+
+
+def test_a_correction_alone_gives_float32_log_odds_of_the_same_shape() -> None:
+    corrected = LossCorrection(pos_weight=2.0).logits(np.array([[0.0, 1.0]], np.float32))
+    assert corrected.dtype == tf.float32
+    np.testing.assert_allclose(corrected, [[-math.log(2), 1 - math.log(2)]], rtol=1e-7)

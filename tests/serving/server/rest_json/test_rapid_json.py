@@ -144,9 +144,7 @@ def test_quoted_values(value: rapid_json.JsonValue, text: str) -> None:
 def test_the_largest_exponent_grows_with_the_digits_of_the_fraction(number, value):
     body = b'{"a":%s}' % number
     if value is None:
-        with pytest.raises(
-            ServingError, match="Number too big to be stored in double. at offset: 5"
-        ):
+        with pytest.raises(ServingError, match=r"too big to be stored in double\. at offset: 5"):
             parse(body)
     else:
         assert parse(body) == {"a": pytest.approx(value, rel=1e-15, abs=0.0)}
