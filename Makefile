@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ROWS ?= 200000
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo test wheel test-all fuzz mutants lint format bench bench-models clean
+.PHONY: help install demo test test-random wheel test-all fuzz mutants lint format bench bench-models clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -24,6 +24,13 @@ demo: install  ## the whole product on a synthetic log; leaves demo_out/report.h
 
 test: install  ## every default test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+ifndef SEED
+SEED := $(shell date +%s)
+endif
+test-random: install  ## every default test, files and the tests in them in another order (SEED=... for the same again)
+	@echo "SEED=$(SEED)"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --random-order --random-order-bucket=module --random-order-seed=$(SEED)
 
 wheel: install  ## dist/clickparity-*.whl
 	rm -rf build
