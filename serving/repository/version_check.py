@@ -50,7 +50,7 @@ def loads_and_answers(export_dir: Path) -> None:
     from serving.loader.fresh_process import score_in_fresh_process
 
     manifest = verify_manifest(export_dir)
-    missing = {
+    missing: dict[str, _Inputs] = {
         "serving_default": missing_rows(manifest.extra["inputs"], 2),
         "serialized_examples": {"examples": np.full(2, b"", object)},  # an Example of no feature
     }

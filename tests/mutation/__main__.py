@@ -24,6 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--sample", type=int, help="mutants a room; default: all")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--jobs", type=int, default=2, help="mutants at a time")
+    parser.add_argument(
+        "--near-only", action="store_true", help="only tests seen to run the changed line: quick"
+    )
     parser.add_argument("--least", type=float, default=0.9, help="score that passes, 0 to 1")
     arguments = parser.parse_args(argv)
     os.environ.update(TF_USE_LEGACY_KERAS="1", TF_CPP_MIN_LOG_LEVEL="3")
@@ -40,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 count=arguments.sample,
                 seed=arguments.seed,
                 jobs=arguments.jobs,
+                near_only=arguments.near_only,
                 on_outcome=lambda outcome: _show(outcome, outcome.key in explained),
             )
         print(f"{name}: {_line(results[name], explained)}", flush=True)

@@ -102,6 +102,7 @@ def run_room(
     count: int | None = None,
     seed: int = 0,
     jobs: int = 1,
+    near_only: bool = False,
     on_outcome: Callable[[Outcome], None] = lambda outcome: None,
 ) -> RoomResult:
     """Runs a sample of a room's mutants. Call it in a process that has imported nothing of ours.
@@ -113,6 +114,9 @@ def run_room(
         count: of the sample; None for all.
         seed: of the sample.
         jobs: mutants at a time.
+        near_only: leave out the tests that were not seen to run the changed line. Faster; what
+            survives may then be known to a test that runs it in another process or rewritten by
+            AutoGraph, so that the score is a lower bound.
         on_outcome: called after each.
 
     Raises:
@@ -129,7 +133,7 @@ def run_room(
     def run(item: tuple[str, Mutant]) -> Outcome:
         tree = trees.get()
         try:
-            outcome = _run_mutant(tree, *item, known)
+            outcome = _run_mutant(tree, *item, known, near_only)
         finally:
             trees.put(tree)
         on_outcome(outcome)
@@ -148,12 +152,15 @@ class _Tests:
     seconds: dict[str, float]
     libraries: list[str]
 
-    def stages(self, path: str, mutant: Mutant) -> Iterator[list[str]]:
+    def stages(self, path: str, mutant: Mutant, near_only: bool) -> Iterator[list[str]]:
+        """Tests in the order in which they are asked; the first ones are likely to notice."""
         tests = self.by_line.get((path, mutant.line), [])
         near = sorted(tests, key=lambda test: self.seconds[test])
         if near:
             yield near[:5]
             yield near[5:]
+            if near_only:
+                return
         yield [test for test in self.seconds if test not in set(near)]
 
 
@@ -209,12 +216,12 @@ def _warm(libraries: list[str]) -> None:
             import_module(name)
 
 
-def _run_mutant(tree: Path, path: str, mutant: Mutant, known: _Tests) -> Outcome:
+def _run_mutant(tree: Path, path: str, mutant: Mutant, known: _Tests, near_only: bool) -> Outcome:
     begin, killed = time.monotonic(), False
     original = (tree / path).read_text()
     (tree / path).write_text(mutant.source)
     try:
-        for tests in filter(None, known.stages(path, mutant)):
+        for tests in filter(None, known.stages(path, mutant, near_only)):
             limit_s = _LEAST_TIMEOUT_S + _SLOWER * sum(known.seconds[test] for test in tests)
             code, _ = _in_child(tree, lambda tests=tests: _pytest(tree, tests), limit_s)  # type: ignore[misc]
             killed = code != _PASSED

@@ -120,7 +120,7 @@ def test_a_finished_step_is_recognised_by_its_fingerprint(tmp_path):
     assert is_finished(goal)
     assert is_finished(goal, "f")
     assert not is_finished(goal, "g")
-    assert not is_finished(tmp_path / "missing")
+    assert is_finished(tmp_path / "missing") is False
     assert (goal / "out.txt").read_text() == "x"
 
 
@@ -146,6 +146,26 @@ def test_what_killed_starts_left_is_cleared_and_a_neighbours_is_not(tmp_path):
         (tmp_path / name / "part").write_text("x")
     finished(tmp_path / "goal")
     assert names(tmp_path) == [".goal2.staging-1-a", "goal"]
+
+
+def test_what_cannot_be_cleared_stops_nobody(tmp_path, monkeypatch):
+    """Workers that outlive a killed start still write into what it left."""
+    stuck = tmp_path / ".goal.staging-1-a"
+    stuck.mkdir()
+    (stuck / "stuck").write_text("x")
+    real = os.unlink
+
+    def unlink(path, **options) -> None:
+        if str(path).endswith("stuck"):
+            raise OSError(16, "Device or resource busy")
+        real(path, **options)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    assert is_finished(finished(tmp_path / "goal"))
+
+
+def test_the_directories_above_a_goal_are_made(tmp_path):
+    assert is_finished(finished(tmp_path / "new/deep/goal"))
 
 
 @pytest.mark.parametrize("what", ["file", "foreign", "other step"])
