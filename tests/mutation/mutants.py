@@ -237,7 +237,12 @@ def _statement(source: _Source, node: ast.AST) -> Iterator[tuple[str, int, int, 
 def _can_be_deleted(node: ast.AST) -> bool:
     """Statements whose lack is not found by the first reader of a name."""
     if isinstance(node, ast.Assign):
-        return all(isinstance(target, ast.Attribute | ast.Subscript) for target in node.targets)
+        read = {part.id for part in ast.walk(node.value) if isinstance(part, ast.Name)}
+        return all(
+            isinstance(target, ast.Attribute | ast.Subscript)
+            or (isinstance(target, ast.Name) and target.id in read)  # x = f(x)
+            for target in node.targets
+        )
     if isinstance(node, ast.Expr):
         return isinstance(node.value, ast.Call)
     return isinstance(node, ast.Raise | ast.AugAssign | ast.Continue | ast.Break | ast.Delete)

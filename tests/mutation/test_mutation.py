@@ -39,6 +39,12 @@ def test_mutants_of_a_toy():
     ]  # fmt: skip
 
 
+def test_a_name_that_is_set_from_itself_may_be_left_as_it_was():
+    found = [(m.before, m.kind) for m in mutants_of("def f(x):\n    x = x[0:]\n    y = x\n")]
+    assert ("x = x[0:]", "deletion") in found
+    assert not [before for before, kind in found if before == "y = x"]
+
+
 RUN = """
 import subprocess, sys
 from pathlib import Path

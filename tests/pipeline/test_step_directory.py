@@ -107,6 +107,34 @@ def test_what_cannot_be_written_whole_leaves_the_old_and_nothing_else(tmp_path, 
         write_atomically(tmp_path / "missing/note", "new")
 
 
+def test_what_is_flushed_to_disk_is_all_of_the_content(tmp_path, monkeypatch):
+    sizes, real = [], os.fsync
+
+    def fsync(descriptor: int) -> None:
+        sizes.append(os.fstat(descriptor).st_size)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_atomically(tmp_path / "note", "12345")
+    assert sizes == [5]
+
+
+def test_a_file_that_cannot_be_opened_says_why(tmp_path, monkeypatch):
+    def denied(*_) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("builtins.open", denied)
+        with pytest.raises(PermissionError):
+            write_atomically(tmp_path / "note", "x")
+
+
+def test_a_lock_that_somebody_removed_does_not_spoil_the_step(tmp_path):
+    with step_directory(tmp_path / "goal", "f"):
+        (tmp_path / ".goal.lock").unlink()
+    assert is_finished(tmp_path / "goal", "f")
+
+
 def test_no_descriptor_is_left_open(tmp_path):
     before = len(os.listdir("/proc/self/fd"))
     for number in range(5):
