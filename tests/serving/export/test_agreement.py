@@ -141,6 +141,16 @@ def test_extreme_logits_agree_with_their_saturated_probabilities():
     assert found(answers) == []
 
 
+@pytest.mark.parametrize("logit,probability", [(100.0, 1.0000001), (-100.0, -1e-8)])
+def test_a_probability_a_hair_outside_its_range_is_none(logit, probability):
+    answer = prediction() | {
+        "logit": np.full(3, logit, np.float32),
+        "probability": np.full(3, probability, np.float32),
+    }
+    (fault,) = disagreements({"compact": answer}, num_rows=3, fingerprint="run")
+    assert "must be between 0 and 1" in str(fault)
+
+
 # ------------------------------------------------------------------------ at publish
 
 
