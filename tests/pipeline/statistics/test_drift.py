@@ -227,6 +227,37 @@ def test_equal_rates_of_zero_or_one_are_no_standard_errors_apart() -> None:
         assert compare_statistics(*[statistics(label_rate=rate)] * 2).label_rate_z == 0.0
 
 
+def test_the_missing_rate_of_a_text_feature_is_a_share_of_all_rows() -> None:
+    report = compare_statistics(statistics(missing_site=900), statistics())
+    assert measures(report) == [("site", "missing_rate_change")]
+    assert report.findings[0].value == pytest.approx(0.09)
+    assert [f.missing_rate for f in report.features] == [0.0, pytest.approx(0.09)]
+
+
+@pytest.mark.parametrize("count,apart", [(9, False), (10, True)])
+def test_a_value_has_a_bin_of_its_own_from_ten_occurrences_on(count: int, apart: bool) -> None:
+    today, before = (
+        statistics(rows=990 + count, site={"a": 990, name: count}) for name in ("r1", "r2")
+    )
+    psi = compare_statistics(today, before).features[1].psi
+    assert psi is not None and (psi > 0) is apart
+
+
+def test_rows_without_weight_have_no_label_rate_to_compare() -> None:
+    pair = statistics(label_rate=None), statistics()
+    for today, before in (pair, pair[::-1]):
+        report = compare_statistics(today, before)
+        assert (report.label_rate_z, measures(report)) == (0.0, [])
+
+
+def test_a_feature_that_was_dropped_may_be_ignored_by_name() -> None:
+    today, before = statistics(schema="bbbb"), statistics()
+    del today.numbers["numeric"]["price"]
+    for name in ("price", "site"):
+        config = DriftConfig(allow_schema_change=True, ignore=(name,))
+        assert measures(compare_statistics(today, before, config)) == []
+
+
 def test_a_feature_that_one_run_alone_has_is_shown_and_no_drift() -> None:
     today, before = statistics(), statistics()
     del before.numbers["numeric"]["price"]
