@@ -340,14 +340,14 @@ def test_min_clicks_of_each_class_are_enough_and_one_less_is_not(residual, scarc
 
 
 def test_rows_of_one_logit_are_never_split_between_knots() -> None:
-    # 1,000 clicks make 20 bins; all clicks have one of three logits, so 3 knots are all there can be
+    # 1,400 clicks make 28 bins; all clicks have one of three logits, so that most bins are empty
     raw = np.repeat([-1.0, 0.0, 1.0], [1000, 1000, 1000])
-    label = np.concatenate([np.arange(1000) < clicks for clicks in (200, 300, 500)]).astype(int)
+    label = np.concatenate([np.arange(1000) < clicks for clicks in (200, 300, 900)]).astype(int)
     for order in (np.arange(3000), np.random.default_rng(0).permutation(3000)):
         calibration, report = fit_calibration(raw[order], label[order], residual="isotonic")
         assert report.kind == "isotonic"
         probability = calibration.probability(np.array([-1.0, 0.0, 1.0])).numpy()
-        np.testing.assert_allclose(probability, [0.2, 0.3, 0.5], atol=1e-3)
+        np.testing.assert_allclose(probability, [0.2, 0.3, 0.9], atol=1e-3)
 
 
 def test_platt_refuses_backward_and_separated_logits() -> None:
@@ -443,3 +443,10 @@ def test_a_correction_alone_gives_float32_log_odds_of_the_same_shape() -> None:
     corrected = LossCorrection(pos_weight=2.0).logits(np.array([[0.0, 1.0]], np.float32))
     assert corrected.dtype == tf.float32
     np.testing.assert_allclose(corrected, [[-math.log(2), 1 - math.log(2)]], rtol=1e-7)
+
+
+def test_a_row_without_weight_does_not_undo_the_separation_of_the_classes() -> None:
+    raw, label = np.linspace(-1.0, 1.0, 400), np.arange(400) >= 200
+    assert "separate the classes" in reason_of(raw, label)
+    padded = np.append(raw, 2.0), np.append(label, False), np.append(np.ones(400), 0.0)
+    assert "separate the classes" in reason_of(*padded[:2], weight=padded[2])
