@@ -157,3 +157,22 @@ def test_the_files_own_column_wins(tmp_path: Path) -> None:
     plan = plan_blocks(schema, list_inputs([str(folder)]))
     (chunk,) = read_block(plan.blocks[0], plan.schema)
     assert chunk.table.to_pylist()[0]["dt"] == b"own"
+
+
+def test_a_schema_is_inferred_from_the_first_file_of_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from jobs.cli import main
+
+    for day in (1, 2):
+        folder = tmp_path / f"log/day{day}"
+        folder.mkdir(parents=True)
+        rows = "".join(f"{i % 2},s{i % 3}\n" for i in range(20))
+        (folder / "part.csv").write_text("click,site\n" + rows)
+        (folder / "_SUCCESS").touch()
+    assert main(["schema", "infer", str(tmp_path / "log")]) == 0
+    said = capsys.readouterr()
+    assert "day1/part.csv, the first of 2 files" in said.err
+    assert "site" in said.out
+    (tmp_path / "none").mkdir()
+    assert main(["schema", "infer", str(tmp_path / "none")]) == 2
