@@ -56,7 +56,7 @@ def test_a_flink_that_beam_has_no_job_server_for() -> None:
         ),
         (["--runner=os.path"], "must be a runner that Beam has"),
         (["--runner=DataflowRunner"], "Missing required option: project"),
-        ([o for o in DATAFLOW if "temp_location" not in o], "temp_location"),
+        (["--runner=DataflowRunner", "--project=P"], "Invalid Project ID"),
     ],
 )
 def test_a_runner_that_cannot_run_is_refused_before_any_work(
