@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from pipeline.records.encoded import model_inputs
 from pipeline.transform.raw_rows import RawRows
+from serving.export.agreement import Disagreement, disagreements
 from serving.export.signatures import ServingModule
 from serving.loader.fresh_process import Request, score_in_fresh_process
 from serving.loader.loader_choice import Loader
@@ -116,8 +117,8 @@ def export_equality(
 ) -> Asked:
     """Keras in memory on Beam's tensors against the SavedModel on the raw rows, in a fresh process.
 
-    Every signature is asked at batch 1 and at `BATCH_SIZES`. With a `loader` also TF Serving's own is
-    asked, in a process without Python.
+    Every signature is asked at batch 1 and at `BATCH_SIZES`, and every output compared with what the
+    model says. With a `loader` also TF Serving's own is asked, in a process without Python.
     """
     raw_logits = logit_function(module.model, training=False)(beam_encoded)
     expected = np.asarray(module.calibration.logits(tf.constant(raw_logits)))
@@ -127,29 +128,35 @@ def export_equality(
         "serialized_examples": RawRows.examples,
     }
     sizes = sorted({min(size, len(real)) for size in (1, *BATCH_SIZES)})
-    requests: list[Request] = []
-    places: list[tuple[str, int, slice]] = []
-    for name, form in forms.items():
-        for size in sizes:
-            for start in range(0, len(real) - size + 1, size)[:_MAX_REQUESTS]:
-                part = slice(start, start + size)
-                requests.append((name, form(real.take(part))))
-                places.append((name, size, part))
+    questions: list[tuple[int, slice, dict[str, Any]]] = []
+    for size in sizes:
+        for start in range(0, len(real) - size + 1, size)[:_MAX_REQUESTS]:
+            part = slice(start, start + size)
+            asked = {name: form(real.take(part)) for name, form in forms.items()}
+            (examples,) = asked["serialized_examples"].values()
+            asked |= {"classify": {"inputs": examples}, "regress": {"inputs": examples}}
+            questions.append((size, part, asked))
+    requests: list[Request] = [r for _, _, asked in questions for r in asked.items()]
 
     def judge(answers: Answers) -> Check:
         by_signature, by_size = dict.fromkeys(forms, 0.0), dict.fromkeys(map(str, sizes), 0.0)
-        wrong_probability = 0.0
-        for (name, size, part), answer in zip(places, answers, strict=True):
-            gap = largest_difference(answer["logit"], expected[part])
-            by_signature[name] = max(by_signature[name], gap)
-            by_size[str(size)] = max(by_size[str(size)], gap)
-            sigmoid = 1 / (1 + np.exp(-answer["logit"].astype(np.float64)))
-            wrong_probability = max(
-                wrong_probability, largest_difference(answer["probability"], sigmoid)
+        faults: list[Disagreement] = []
+        answer = iter(answers)
+        for size, part, asked in questions:
+            outputs = {name: next(answer) for name in asked}
+            for name in forms:
+                logits = outputs[name].get("logit", np.empty(0))
+                gap = largest_difference(logits, expected[part])
+                by_signature[name] = max(by_signature[name], gap)
+                by_size[str(size)] = max(by_size[str(size)], gap)
+            faults += disagreements(
+                outputs, num_rows=size, fingerprint=module.fingerprint, logits=expected[part]
             )
         by_loader = {"python session": max(by_signature.values())}
         details: dict[str, Any] = {"by_signature": by_signature, "by_batch_size": by_size}
         details["rows"] = len(real)
+        if faults:
+            details["disagreements"] = [str(fault) for fault in faults[:5]]
         if loader is not None and loader.binary is not None:
             found = loader.logits(export_dir, {name: form(real) for name, form in forms.items()})
             by_loader["c++"] = max(largest_difference(z, expected) for z in found.values())
@@ -158,9 +165,14 @@ def export_equality(
         return Check(
             "export",
             "Keras in memory against the SavedModel in a fresh process, through TF Serving's loader",
-            max(*by_loader.values(), wrong_probability),
+            max(*by_loader.values(), *map(_beyond_the_bar, faults), 0.0),
             LOGIT_BAR,
             {**details, "by_loader": by_loader},
         )
 
     return Asked(requests, judge)
+
+
+def _beyond_the_bar(fault: Disagreement) -> float:
+    """Its difference; infinite where that is no number, or held by the bar of logits."""
+    return fault.largest if fault.largest > LOGIT_BAR else float("inf")

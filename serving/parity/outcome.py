@@ -13,7 +13,10 @@ from pipeline.errors import GateError
 from pipeline.reports import Report
 from serving.export.manifest import MANIFEST_PATH
 
-__all__ = ["Check", "ParityReport", "export_digest"]
+__all__ = ["CHECKS_VERSION", "Check", "ParityReport", "export_digest"]
+
+CHECKS_VERSION = 2
+"""Of what the checks ask; 1, which reports did not state, asked neither classify nor regress."""
 
 _EVERY_RUN = ("mode", "batch, served", "batch, trained", "transform", "export", "server", "replica")
 
@@ -92,7 +95,7 @@ class ParityReport(Report):
         export_digest: `export_digest` of the bytes that were checked.
         has_batch_statistics: whether the model has any.
         checks: in the order in which they were made.
-        version: of the checks: an older report does not count as made.
+        version: of the checks: a report of another one does not count as made.
     """
 
     run: str
@@ -101,7 +104,7 @@ class ParityReport(Report):
     export_digest: str
     has_batch_statistics: bool
     checks: tuple[Check, ...]
-    version: int = 1
+    version: int = CHECKS_VERSION
 
     @property
     def failed(self) -> tuple[Check, ...]:
@@ -137,7 +140,8 @@ class ParityReport(Report):
     def to_json(self) -> dict[str, Any]:
         """Plain values for parity.json."""
         checks = [check.to_json() for check in self.checks]
-        return {**super().to_json(), "checks": checks, "passed": self.passed}
+        document = {**super().to_json(), "checks": checks, "passed": self.passed}
+        return {**document, "version": self.version}
 
     @classmethod
     def from_json(cls, document: Any) -> ParityReport:
@@ -149,7 +153,7 @@ class ParityReport(Report):
         """
         if not isinstance(document, Mapping) or not isinstance(document.get("checks"), list):
             raise ValueError("checks: a list of checks is expected")
-        fields = {**document, "checks": []}
+        fields = {"version": 1, **document, "checks": []}
         passed = fields.pop("passed", None)
         checks = tuple(map(Check.from_json, document["checks"]))
         report = dataclasses.replace(super().from_json(fields), checks=checks)

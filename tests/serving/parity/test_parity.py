@@ -122,7 +122,7 @@ def test_batch_trained_is_the_gap_by_hand(batch_run, tiny_data) -> None:
 
 
 def rebuilt(module: ServingModule, transform: FeatureTransform) -> ServingModule:
-    return ServingModule(transform, module.model, module.calibration, module._fingerprint)
+    return ServingModule(transform, module.model, module.calibration, module.fingerprint)
 
 
 def test_a_transform_skewed_by_a_hair_is_caught(
