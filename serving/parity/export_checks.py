@@ -18,6 +18,7 @@ from pipeline.records.encoded import model_inputs
 from pipeline.transform.raw_rows import RawRows
 from serving.export.agreement import Disagreement, disagreements
 from serving.export.signatures import ServingModule
+from serving.held_out import scoring_requests
 from serving.loader.fresh_process import Request, score_in_fresh_process
 from serving.loader.loader_choice import Loader
 from serving.parity.checks import BATCH_SIZES, LOGIT_BAR, Check
@@ -26,6 +27,7 @@ from serving.parity.logits import Encoded, largest_difference, logit_function
 __all__ = ["Asked", "ask", "differing_elements", "export_equality", "transform_equality"]
 
 Answers = Sequence[Mapping[str, np.ndarray]]
+_FORMS = ("serving_default", "compact", "serialized_examples")  # those that answer with a logit
 _MAX_REQUESTS = 32
 """Of a batch size and signature: the first rows stand for the others."""
 
@@ -122,29 +124,21 @@ def export_equality(
     """
     raw_logits = logit_function(module.model, training=False)(beam_encoded)
     expected = np.asarray(module.calibration.logits(tf.constant(raw_logits)))
-    forms: dict[str, Callable[[RawRows], dict[str, np.ndarray]]] = {
-        "serving_default": RawRows.by_name,
-        "compact": RawRows.compact,
-        "serialized_examples": RawRows.examples,
-    }
     sizes = sorted({min(size, len(real)) for size in (1, *BATCH_SIZES)})
-    questions: list[tuple[int, slice, dict[str, Any]]] = []
+    questions: list[tuple[int, slice, dict[str, Mapping[str, np.ndarray]]]] = []
     for size in sizes:
         for start in range(0, len(real) - size + 1, size)[:_MAX_REQUESTS]:
             part = slice(start, start + size)
-            asked = {name: form(real.take(part)) for name, form in forms.items()}
-            (examples,) = asked["serialized_examples"].values()
-            asked |= {"classify": {"inputs": examples}, "regress": {"inputs": examples}}
-            questions.append((size, part, asked))
+            questions.append((size, part, scoring_requests(real.take(part))))
     requests: list[Request] = [r for _, _, asked in questions for r in asked.items()]
 
     def judge(answers: Answers) -> Check:
-        by_signature, by_size = dict.fromkeys(forms, 0.0), dict.fromkeys(map(str, sizes), 0.0)
+        by_signature, by_size = dict.fromkeys(_FORMS, 0.0), dict.fromkeys(map(str, sizes), 0.0)
         faults: list[Disagreement] = []
         answer = iter(answers)
         for size, part, asked in questions:
             outputs = {name: next(answer) for name in asked}
-            for name in forms:
+            for name in _FORMS:
                 logits = outputs[name].get("logit", np.empty(0))
                 gap = largest_difference(logits, expected[part])
                 by_signature[name] = max(by_signature[name], gap)
@@ -158,7 +152,10 @@ def export_equality(
         if faults:
             details["disagreements"] = [str(fault) for fault in faults[:5]]
         if loader is not None and loader.binary is not None:
-            found = loader.logits(export_dir, {name: form(real) for name, form in forms.items()})
+            found = loader.logits(
+                export_dir,
+                {n: inputs for n, inputs in scoring_requests(real).items() if n in _FORMS},
+            )
             by_loader["c++"] = max(largest_difference(z, expected) for z in found.values())
         elif loader is not None:
             details["c++ skipped"] = loader.reason
