@@ -292,6 +292,14 @@ def parity_gate(report: ParityReport, run: RunDirectory, export_digest: str) -> 
                 f"See {run.path / 'parity.html'}.",
             )
         )
+    elif other := report.other_bars:
+        reasons.append(
+            Reason(
+                "every run is held against the same parity bars",
+                "; ".join(f"{c.name}: {c.bar}" for c in other),
+                f"Run: clickparity parity --run {run.path}.",
+            )
+        )
     return Verdict.of("parity", reasons)
 
 

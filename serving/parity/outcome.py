@@ -18,7 +18,16 @@ __all__ = ["CHECKS_VERSION", "Check", "ParityReport", "export_digest"]
 CHECKS_VERSION = 2
 """Of what the checks ask; 1, which reports did not state, asked neither classify nor regress."""
 
-_EVERY_RUN = ("mode", "batch, served", "batch, trained", "transform", "export", "server", "replica")
+_BARS = {
+    "mode": 0.0,
+    "batch, served": 1e-5,
+    "batch, trained": 1e-5,
+    "transform": 0.0,
+    "export": 1e-5,
+    "server": 1e-5,
+    "replica": 1e-5,
+}
+_REPORTED_WITH_BATCH_STATISTICS = ("mode", "batch, trained", "replica")
 
 
 def export_digest(export_dir: Path) -> str:
@@ -117,6 +126,18 @@ class ParityReport(Report):
         return not self.failed
 
     @property
+    def other_bars(self) -> tuple[Check, ...]:
+        """The checks of every run that were held against another bar than every run's."""
+        reported = _REPORTED_WITH_BATCH_STATISTICS if self.has_batch_statistics else ()
+        return tuple(
+            check
+            for check in self.checks
+            if check.name in _BARS
+            and check.bar != _BARS[check.name]
+            and not (check.bar is None and check.name in reported)
+        )
+
+    @property
     def batch_gap(self) -> float | None:
         """What batch statistics do to a logit, see the check `batch, trained`; None without them."""
         found = self.check("batch, trained") if self.has_batch_statistics else None
@@ -157,7 +178,7 @@ class ParityReport(Report):
         passed = fields.pop("passed", None)
         checks = tuple(map(Check.from_json, document["checks"]))
         report = dataclasses.replace(super().from_json(fields), checks=checks)
-        missing = [name for name in _EVERY_RUN if report.check(name) is None]
+        missing = [name for name in _BARS if report.check(name) is None]
         if missing or passed is not report.passed:
             raise GateError(
                 "a parity report must hold every check, and say what they say",

@@ -181,18 +181,62 @@ def test_a_batch_norm_run_is_published_only_as_accepted(
     assert versions(models) == ["1"]
 
 
-@pytest.mark.parametrize("lost", ["data", "manifest"])
+def lose_the_data(base: Path, live: Path) -> None:
+    shutil.rmtree(base)
+
+
+def empty_the_manifest(base: Path, live: Path) -> None:
+    (live / MANIFEST_PATH).write_text("{}")
+
+
+def lose_the_manifest(base: Path, live: Path) -> None:
+    (live / MANIFEST_PATH).unlink()
+
+
+def cut_the_statistics(base: Path, live: Path) -> None:
+    statistics = base / "statistics" / "statistics.json"
+    statistics.write_text(statistics.read_text()[:50])
+
+
+def empty_the_statistics(base: Path, live: Path) -> None:
+    """Of the same size, which is all that opening the directory asks of a file."""
+    statistics = base / "statistics" / "statistics.json"
+    statistics.write_text("{}".ljust(statistics.stat().st_size))
+
+
+def change_the_schema(base: Path, live: Path) -> None:
+    schema = base / "schema.yaml"
+    schema.write_text(schema.read_text().replace("name: synthetic", "name: synthetix"))
+
+
+def lose_a_vocabulary(base: Path, live: Path) -> None:
+    min((base / "statistics" / "vocabulary").glob("*")).unlink()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lose_the_data,
+        empty_the_manifest,
+        lose_the_manifest,
+        cut_the_statistics,
+        empty_the_statistics,
+        change_the_schema,
+        lose_a_vocabulary,
+    ],
+)
 def test_a_live_version_that_cannot_be_compared_with_is_a_no(
-    lost: str, cli: Cli, tiny_work: TinyWork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    damage: Callable[[Path, Path], None],
+    cli: Cli,
+    tiny_work: TinyWork,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import jobs.steps
 
     work = tmp_path / "work"
     shutil.copytree(tiny_work.path, work)
-    if lost == "data":
-        shutil.rmtree(work / "data" / Path(tiny_work.result["data"]).name)
-    else:
-        (work / "models" / "ctr" / "1" / MANIFEST_PATH).write_text("{}")
+    damage(work / "data" / Path(tiny_work.result["data"]).name, work / "models" / "ctr" / "1")
     day = tmp_path / "day.csv"
     shutil.copy(min(Path(tiny_work.arguments[2]).parent.glob("*.csv")), day)
     argv = ["run", "--input", day, "--workdir", work, "--set", *tiny_work.arguments[4:]]
