@@ -22,7 +22,7 @@ from serving.parity.outcome import export_digest
 from serving.repository.repository import ModelRepository
 from serving.run_steps import kept_parity
 
-Damage = Callable[[Path, Path], None]
+Damage = Callable[[Path, Path], object]
 
 
 class Reached(Exception):
@@ -66,7 +66,7 @@ def remove(name: str) -> Damage:
 
 def content(name: str, text: str | bytes) -> Damage:
     data = text.encode() if isinstance(text, str) else text
-    return lambda run, other: None if (run / name).write_bytes(data) else None
+    return lambda run, other: (run / name).write_bytes(data)
 
 
 def cut(name: str) -> Damage:
@@ -74,7 +74,7 @@ def cut(name: str) -> Damage:
 
 
 def take_the_others(name: str) -> Damage:
-    return lambda run, other: None if shutil.copy(other / name, run / name) else None
+    return lambda run, other: shutil.copy(other / name, run / name)
 
 
 def edit(name: str, change: Callable[[Any], object], *, seal: bool = True) -> Damage:
@@ -97,7 +97,7 @@ def check(number: int, **values: Any) -> Callable[[Any], object]:
 
 
 def of_export(change: Callable[[Path], object]) -> Damage:
-    return lambda run, other: None if change(run / "export") else None
+    return lambda run, other: change(run / "export")
 
 
 def flip(path: Path) -> None:
