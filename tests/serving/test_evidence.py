@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from serving.run_steps import kept_parity
 Damage = Callable[[Path, Path], object]
 
 
-class Reached(Exception):
+class Reached(Exception):  # noqa: N818 - nothing is wrong
     """Every gate said yes: the repository was asked to publish."""
 
 
@@ -42,7 +42,7 @@ def run_of(layer_run: RunDirectory, tmp_path: Path) -> RunDirectory:
 
 
 @pytest.fixture(autouse=True)
-def no_work(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """To score the test split anew is a no here; to be published is `Reached`."""
 
     def score(*_: object) -> None:
@@ -53,7 +53,6 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(models.run_steps, "_score", score)
     monkeypatch.setattr(ModelRepository, "publish", publish)
-    yield
 
 
 def publish(run: RunDirectory) -> None:
