@@ -32,7 +32,8 @@ class Edited(ServingModule):
 
     def signatures(self):
         def edited(name, signature):
-            _, specs = signature.structured_input_signature
+            positional, by_name = signature.structured_input_signature
+            specs = {**{spec.name: spec for spec in positional}, **by_name}
 
             @tf.function
             def answer(**inputs):
