@@ -4,9 +4,9 @@ The steps of the command line as functions: paths and plain values in, directori
 
     import clickparity
 
-    clickparity.synthesize("log", rows=2000, ctr=0.2)
+    clickparity.synthesize("log", rows=10_000, ctr=0.2)
     data = clickparity.preprocess("log/*.csv", "data", schema="synthetic")
-    settings = ["model.name=dcn_v2", "model.norm=layer", "train.global_batch_size=256"]
+    settings = ["model.norm=layer", "train.global_batch_size=256", "train.learning_rate=0.01"]
     run = clickparity.train(data, "run", settings=settings)
     metrics = clickparity.evaluate(run)
     parity = clickparity.prove(run)

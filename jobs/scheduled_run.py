@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jobs.beam_options import check_beam_options
 from jobs.config import RunConfig
@@ -19,7 +20,7 @@ from jobs.show.tables import table
 from models.evaluation import Evaluation
 from models.run_directory import RunDirectory, find_run, weights_identity
 from models.run_steps import evaluate_run, is_calibrated, kept_evaluation
-from pipeline.errors import ConfigError
+from pipeline.errors import ClickparityError, ConfigError
 from pipeline.input_listing import InputListing, list_inputs
 from pipeline.preprocessing.config import data_fingerprint
 from pipeline.preprocessing.reject_limit import finished_data
@@ -30,6 +31,9 @@ from pipeline.step_directory import exclusive, is_finished, make_writable
 from serving.gates import drift_base_gate, drift_gate, quality_gate
 from serving.repository.repository import ModelRepository
 from serving.run_steps import Published, kept_parity, prove_run, publish_run
+
+if TYPE_CHECKING:
+    from pipeline.statistics.feature_statistics import FeatureStatistics
 
 __all__ = ["RunResult", "run_pipeline"]
 
@@ -208,6 +212,24 @@ def _trained_and_published(
     return result
 
 
+def _base_of(
+    before: Path, data: DataDirectory, config: RunConfig
+) -> tuple[FeatureStatistics | None, str]:
+    """What the live version was trained on, to compare with; or None, and why there is nothing."""
+    from pipeline.statistics.feature_statistics import FeatureStatistics
+
+    if not is_finished(before):
+        return None, f"{before} (gone)"
+    try:
+        has_same_schema = DataDirectory.open(before).schema == data.schema
+        base = FeatureStatistics.load(before / "statistics")
+    except (ClickparityError, OSError, LookupError, TypeError, ValueError) as error:
+        return None, f"{before} (damaged: {error})"
+    if has_same_schema or config.drift.allow_schema_change:
+        return base, ""
+    return None, f"{before}, which has another schema (see drift.allow_schema_change)"
+
+
 def _drift_gate(data: DataDirectory, config: RunConfig, workdir: Path) -> None:
     """Holds today's statistics against those of the data that the live version was trained on.
 
@@ -225,20 +247,16 @@ def _drift_gate(data: DataDirectory, config: RunConfig, workdir: Path) -> None:
     before = workdir / "data" / str(accepted)
     if accepted == data.fingerprint:
         return
-    if accepted is None or not is_finished(before):
-        missing = f"{before} (gone)" if accepted else f"version {live.number}: {live.problem}"
+    base, missing = None, f"version {live.number}: {live.problem or 'it names no data'}"
+    if accepted is not None:
+        base, missing = _base_of(before, data, config)
+    if base is None:
         drift_base_gate(missing, config.drift.allow_missing_base).raise_if_refused()
         say(f"drift: not compared, as drift.allow_missing_base says: {missing}")
         return
-    if DataDirectory.open(before).schema != data.schema and not config.drift.allow_schema_change:
-        say("drift: the schema changed since the live version was trained; not compared")
-        return
     say(f"drift: against {before}")
-    report = compare_statistics(
-        FeatureStatistics.load(data.path / "statistics"),
-        FeatureStatistics.load(before / "statistics"),
-        config.drift,
-    )
+    today = FeatureStatistics.load(data.path / "statistics")
+    report = compare_statistics(today, base, config.drift)
     verdict = drift_gate(report)
     if not verdict.passed:
         say(table(report.HEADER, report.table_rows(), title=f"{data.path} against {before}"))

@@ -73,16 +73,19 @@ class Measured(Report):
     """What an evaluation depends on: where these are the same it need not be repeated.
 
     Attributes:
-        model: `RunDirectory.fingerprint`: the weights and their calibration.
+        model: `RunDirectory.fingerprint`: what the config says of the weights and their calibration.
         batch_size: rows scored at once.
         replicates: of the bootstrap.
         segments: columns that the metrics are broken down by.
+        weights, calibration: digests of both in the run; earlier versions wrote none.
     """
 
     model: str
     batch_size: int
     replicates: int
     segments: tuple[str, ...] = ()
+    weights: str = ""
+    calibration: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import json
 import os
 import re
@@ -265,12 +266,15 @@ class RunDirectory:
         _write(self.path / "spec.json", spec.to_json())
 
     def write_json(self, name: str, value: Any) -> Path:
-        """Writes metrics.json, calibration.json, parity.json and their like.
+        """Writes metrics.json, calibration.json, parity.json and their like; an object with a seal.
 
         Raises:
             ValueError: a NaN or an infinity, which JSON cannot say.
         """
-        text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False)
+        plain = json.loads(json.dumps(value, allow_nan=False))
+        if isinstance(plain, dict):
+            plain[_SEAL] = _seal(plain)
+        text = json.dumps(plain, indent=2, sort_keys=True)
         _write(self.path / name, f"{text}\n")
         return self.path / name
 
@@ -281,7 +285,11 @@ class RunDirectory:
             ConfigError: the file is not there or damaged, with what makes it.
         """
         with _whole(self.path / name):
-            return json.loads(self._read(name))
+            found = json.loads(self._read(name))
+            # Earlier versions wrote no seal.
+            if isinstance(found, dict) and found.pop(_SEAL, seal := _seal(found)) != seal:
+                raise ValueError("its contents are not those of its seal")
+            return found
 
     def read_report(self, name: str, kind: type[_AnyReport]) -> _AnyReport:
         """A report as `write_json` wrote its `to_json`.
@@ -295,6 +303,30 @@ class RunDirectory:
     def has(self, name: str) -> bool:
         """Whether a file of the run exists."""
         return (self.path / name).exists()
+
+    @property
+    def calibration_digest(self) -> str:
+        """Of what calibration.json does to a logit; "" when there is none.
+
+        Raises:
+            ConfigError: the file is damaged.
+        """
+        if not self.has("calibration.json"):
+            return ""
+        with _whole(self.path / "calibration.json"):
+            return _seal(self.read_json("calibration.json")["calibration"])
+
+    @property
+    def weights_digest(self) -> str:
+        """Of weights.npz: the name, size and checksum of each array; "" when there are none.
+
+        Cheap: the file's directory holds the checksums, and whoever reads an array is held to its own.
+        """
+        with contextlib.suppress(OSError, zipfile.BadZipFile):
+            with zipfile.ZipFile(self.path / "weights.npz") as archive:
+                entries = [(e.filename, e.file_size, e.CRC) for e in archive.infolist()]
+            return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
+        return ""
 
     @property
     def is_trained(self) -> bool:
@@ -344,7 +376,8 @@ class RunDirectory:
                 raise ConfigError(
                     "weights belong to the model that config.yaml describes",
                     f"{path} differs in {differing}",
-                    "Train again, or open it with the version of clickparity that trained it.",
+                    f"Delete {self.path} and train again, or open it with the version of clickparity "
+                    "that trained it.",
                 )
             for key, weight in zip(names, model.weights, strict=True):
                 value = arrays[key]
@@ -419,6 +452,16 @@ def _cannot_write(path: Path, error: OSError) -> ClickparityError:
         f"{path} ({error.strerror or error})",
         "Choose another --out, or change its permissions.",
     )
+
+
+_SEAL = "seal"
+
+
+def _seal(document: Mapping[str, Any]) -> str:
+    """SHA-256 of what a JSON file says but its seal: a flipped bit still reads as a number."""
+    others = {key: value for key, value in document.items() if key != _SEAL}
+    canonical = json.dumps(others, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 _MAKERS = {

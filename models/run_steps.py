@@ -109,7 +109,7 @@ def calibrate_run(trained: TrainedRun, say: Say = _quietly) -> None:
             say(f"calibration: {fitted.reason}")
     else:
         calibration = Calibration(correction)
-    stored = StoredCalibration(calibration.to_config(), report, run.fingerprint)
+    stored = StoredCalibration(calibration.to_config(), report, run.fingerprint, run.weights_digest)
     run.write_json("calibration.json", stored.to_json())
     trained.__dict__.pop("calibration", None)  # the one fitted before, if it was asked for
 
@@ -143,7 +143,14 @@ def kept_evaluation(
 
 def _measured(run: RunDirectory, segments: Sequence[str]) -> Measured:
     batch_size = run.train_config.evaluation_batch_size
-    return Measured(run.fingerprint, batch_size, _REPLICATES, tuple(segments))
+    return Measured(
+        run.fingerprint,
+        batch_size,
+        _REPLICATES,
+        tuple(segments),
+        run.weights_digest,
+        run.calibration_digest,
+    )
 
 
 def _score(trained: TrainedRun, split: str) -> Predictions:

@@ -28,15 +28,17 @@ class StoredCalibration(Report):
         calibration: as `Calibration.to_config` gives it.
         report: what was fitted, on what; see `models.calibration.CalibrationReport`.
         model: `RunDirectory.fingerprint` at that time; earlier versions, which fitted once, wrote none.
+        weights: `RunDirectory.weights_digest` of what it was fitted to.
     """
 
     calibration: dict[str, Any]
     report: dict[str, Any]
     model: str = ""
+    weights: str = ""
 
     def fits(self, run: RunDirectory) -> bool:
-        """Whether it was fitted for the run as its config is now."""
-        return self.model == run.fingerprint
+        """Whether it was fitted for the run as its config and its weights are now."""
+        return (self.model, self.weights) == (run.fingerprint, run.weights_digest)
 
 
 class TrainedRun:
@@ -103,7 +105,7 @@ class TrainedRun:
         """The calibration that was fitted for the run.
 
         Raises:
-            ConfigError: there is none, or it was fitted before the config's calibration was changed.
+            ConfigError: there is none, or it was fitted to other weights or by another config.
         """
         from models.calibration import Calibration
 
@@ -111,9 +113,10 @@ class TrainedRun:
         is_old = self.run.format == 1 and not stored.model
         if not (is_old or stored.fits(self.run)):
             raise ConfigError(
-                "a run's calibration must be fitted as its config says",
-                f"{self.run.path / 'calibration.json'} of model {stored.model or '(none)'}, "
-                f"the run is {self.run.fingerprint}",
+                "a run's calibration must be fitted to its weights, as its config says",
+                f"{self.run.path / 'calibration.json'} of model {stored.model or '(none)'} with weights "
+                f"{stored.weights[:12] or '(none)'}, the run is {self.run.fingerprint} with weights "
+                f"{self.run.weights_digest[:12] or '(none)'}",
                 "Run the same `clickparity train` or `clickparity run` again: it fits it anew.",
             )
         return Calibration.from_config(stored.calibration)

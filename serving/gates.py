@@ -7,7 +7,9 @@ work. Needs no TensorFlow.
 from __future__ import annotations
 
 import dataclasses
+import math
 from enum import StrEnum
+from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
@@ -18,7 +20,8 @@ from pipeline.errors import GateError
 from pipeline.reports import Report
 from pipeline.statistics.drift import DriftReport
 from pipeline.strict_config import Changes, StrictConfig
-from serving.parity.outcome import ParityReport
+from serving.export.manifest import Manifest
+from serving.parity.outcome import CHECKS_VERSION, Check, ParityReport
 
 __all__ = [
     "ExportConfig",
@@ -29,9 +32,16 @@ __all__ = [
     "batch_gap_gate",
     "drift_base_gate",
     "drift_gate",
+    "held_out_gate",
     "parity_gate",
     "quality_gate",
+    "source_gate",
+    "training_gate",
 ]
+
+# The sample is a part of the test split, drawn at random: three times the 95 % interval of its AUC, and
+# some, lets through what chance does.
+_AUC_WIDENED, _AUC_SLACK = 3.0, 0.02
 
 
 class GateConfig(StrictConfig):
@@ -40,12 +50,19 @@ class GateConfig(StrictConfig):
     Attributes:
         min_auc: of the test split.
         max_calibration_error: |mean prediction / mean label - 1|.
+        require_better_than_constant: refuse a model that is not surely better than one constant
+            prediction: the 95 % interval of its AUC must be above 0.5, its log loss below the
+            constant's, and it must have been trained on clicks and on others.
+        max_odds_factor: how many times the odds of the exported model's mean prediction on held-out
+            rows may be outside the 99.9 % interval of the label's odds there.
     """
 
     label: ClassVar[str] = "gate"
     changes: ClassVar[Changes] = Changes.GATE
     min_auc: float | None = Field(None, ge=0, le=1)
     max_calibration_error: float | None = Field(None, gt=0)
+    require_better_than_constant: bool = True
+    max_odds_factor: float = Field(2.0, gt=1)
 
 
 class ExportConfig(StrictConfig):
@@ -112,6 +129,28 @@ class Verdict(Report):
         raise GateError(first.rule, first.value, first.remedy + more)
 
 
+def _better_than_constant(test: Metrics) -> tuple[Outcome, list[Reason]]:
+    """Whether the rows show that a model ranks, and predicts, better than a constant."""
+    remedy = (
+        "Look at the data and the training history; or set gate.require_better_than_constant=false."
+    )
+    auc, low, entropy = test.auc, test.auc_low, test.normalized_entropy
+    if auc is None or low is None or entropy is None:
+        found = test.undefined or f"{test.clicks:g} clicks in {test.count:,} rows"
+        rule = "a model is judged on a test split with clicks and with others"
+        return Outcome.TOO_FEW_ROWS, [Reason(rule, found, f"Give it more rows. {remedy}")]
+    rule = "the AUC on the test split must be better than a constant's, 0.5"
+    if not auc > 0.5:
+        return Outcome.REFUSE, [Reason(rule, f"{auc:.4g}", remedy)]
+    if not entropy < 1:
+        rule = "the log loss on the test split must be below that of a constant prediction"
+        return Outcome.REFUSE, [Reason(rule, f"{entropy:.4g} times it", remedy)]
+    if not low > 0.5:
+        found = f"{auc:.4g}, which is at least {low:.4g} (95 %) on {test.count:,} rows"
+        return Outcome.TOO_FEW_ROWS, [Reason(rule, found, f"Test on more rows. {remedy}")]
+    return Outcome.PASS, []
+
+
 def quality_gate(test: Metrics, bars: GateConfig) -> Verdict:
     """Holds the metrics of the test split against the config's bars; what is not defined holds none."""
     reasons = []
@@ -132,7 +171,90 @@ def quality_gate(test: Metrics, bars: GateConfig) -> Verdict:
                 "Look at drift between the splits, or widen the bar.",
             )
         )
-    return Verdict.of("quality", reasons)
+    if reasons or not bars.require_better_than_constant:
+        return Verdict.of("quality", reasons)
+    outcome, reasons = _better_than_constant(test)
+    return Verdict("quality", outcome, tuple(reasons))
+
+
+def _odds(probability: float) -> float:
+    return probability / (1 - probability) if probability < 1 else math.inf
+
+
+def _wilson(rate: float, count: int, z: float = 3.2905) -> tuple[float, float]:
+    """The ends of the 99.9 % interval of a proportion (Wilson 1927)."""
+    centre, spread = rate + z * z / (2 * count), rate * (1 - rate) / count
+    half = z * math.sqrt(spread + z * z / (4 * count * count))
+    return tuple((centre + s * half) / (1 + z * z / count) for s in (-1, 1))  # type: ignore[return-value]
+
+
+def held_out_gate(measured: Metrics, claimed: Metrics, bars: GateConfig, run: Path) -> Verdict:
+    """Whether the exported bytes predict what their held-out rows did, and what the metrics claim.
+
+    Args:
+        measured: of what the exported bytes answer on the held-out rows of the parity sample.
+        claimed: of the test split in RUN_DIR/metrics.json, from which the sample was drawn.
+        bars: the config's section `gate`.
+        run: its directory, for the remedy.
+    """
+    rate, mean = measured.mean_label, measured.mean_probability
+    if not measured.count or rate is None or mean is None or claimed.mean_probability is None:
+        reason = Reason("an export is measured on held-out rows", f"{measured.count} rows")
+        return Verdict("held-out", Outcome.TOO_FEW_ROWS, (reason,))
+    reasons = []
+    low, high = _wilson(rate, measured.count)
+    factor = bars.max_odds_factor
+    if not _odds(low) / factor <= _odds(mean) <= _odds(high) * factor:
+        reasons.append(
+            Reason(
+                "the exported model's mean prediction must be near the label rate of held-out rows",
+                f"{mean:.4g} on {measured.count:,} rows with a label rate of {rate:.4g} "
+                f"({low:.4g} to {high:.4g} at 99.9 %; gate.max_odds_factor {factor:g})",
+                f"Delete {run / 'calibration.json'}, then train again: it is fitted anew. "
+                "If the labels did change, raise gate.max_odds_factor.",
+            )
+        )
+    if not 1 / factor <= _odds(claimed.mean_probability) / (_odds(mean) or math.inf) <= factor:
+        rule = "metrics.json must say what the exported bytes predict"
+        found = f"a mean prediction of {claimed.mean_probability:.4g}, measured {mean:.4g}"
+        reasons.append(Reason(rule, found, f"Run: clickparity evaluate --run {run}."))
+    if claimed.auc is not None and None not in (measured.auc_low, measured.auc_high):
+        ends = (float(measured.auc_low or 0), float(measured.auc_high or 0))
+        middle, spread = sum(ends) / 2, _AUC_WIDENED * (ends[1] - ends[0]) / 2
+        if not abs(claimed.auc - middle) <= spread + _AUC_SLACK:
+            rule = "metrics.json must say how well the exported bytes rank"
+            found = f"an AUC of {claimed.auc:.4g}, measured {ends[0]:.4g} to {ends[1]:.4g} (95 %)"
+            reasons.append(Reason(rule, found, f"Run: clickparity evaluate --run {run}."))
+    return Verdict.of("held-out", reasons)
+
+
+def training_gate(label_rate: float, bars: GateConfig) -> Verdict:
+    """Whether a model was trained on clicks and on others.
+
+    Args:
+        label_rate: of the training rows, weighted.
+        bars: the config's section `gate`.
+    """
+    if 0 < label_rate < 1 or not bars.require_better_than_constant:
+        return Verdict.of("training", [])
+    rule = "a model must have been trained on clicks and on others"
+    remedy = "Look at the label column; or set gate.require_better_than_constant=false."
+    return Verdict.of("training", [Reason(rule, f"a label rate of {label_rate:g}", remedy)])
+
+
+def source_gate(run: RunDirectory, manifest: Manifest) -> Verdict:
+    """Whether an export was built from the weights and the calibration that the run has now."""
+    now = {"weights": run.weights_digest, "calibration": run.calibration_digest}
+    reasons = [
+        Reason(
+            f"an export must be built from the run's {name} as it is now",
+            f"{str(manifest.extra.get(name))[:12]} in the export, {found[:12] or 'nothing'} in the run",
+            f"Run: clickparity parity --run {run.path}.",
+        )
+        for name, found in now.items()
+        if not found or manifest.extra.get(name) != found
+    ]
+    return Verdict.of("source", reasons)
 
 
 def parity_gate(report: ParityReport, run: RunDirectory, export_digest: str) -> Verdict:
@@ -154,15 +276,36 @@ def parity_gate(report: ParityReport, run: RunDirectory, export_digest: str) -> 
                 f"Run: clickparity parity --run {run.path}.",
             )
         )
+    elif report.version != CHECKS_VERSION:
+        reasons.append(
+            Reason(
+                "a run must be proved by the checks of this version",
+                f"version {report.version}, today's is {CHECKS_VERSION}",
+                f"Run: clickparity parity --run {run.path}.",
+            )
+        )
     elif failed := report.failed:
         reasons.append(
             Reason(
                 "every parity bar must hold",
-                "; ".join(f"{c.name}: {c.value:.3g} > {c.bar:.3g}" for c in failed),
+                "; ".join(map(_why_failed, failed)),
                 f"See {run.path / 'parity.html'}.",
             )
         )
+    elif other := report.other_bars:
+        reasons.append(
+            Reason(
+                "every run is held against the same parity bars",
+                "; ".join(f"{c.name}: {c.bar}" for c in other),
+                f"Run: clickparity parity --run {run.path}.",
+            )
+        )
     return Verdict.of("parity", reasons)
+
+
+def _why_failed(check: Check) -> str:
+    disagreements = check.details.get("disagreements", ())
+    return "; ".join([f"{check.name}: {check.value:.3g} > {check.bar:.3g}", *disagreements[:2]])
 
 
 def batch_gap_gate(report: ParityReport, accepted: float | None, command: str) -> Verdict:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.evaluation import Metrics
 from models.run_directory import RunDirectory
+from models.trained_run import TrainedRun
 from pipeline.errors import ConfigError, GateError
 from pipeline.paths import RemotePath
 from pipeline.reports import Report
@@ -23,17 +24,26 @@ from serving.gates import (
     GateConfig,
     Verdict,
     batch_gap_gate,
+    held_out_gate,
     parity_gate,
     quality_gate,
+    source_gate,
+    training_gate,
 )
-from serving.parity.outcome import ParityReport, export_digest
+from serving.parity.outcome import CHECKS_VERSION, ParityReport, export_digest
 from serving.repository.repository import ModelRepository, PublishOutcome
 
 if TYPE_CHECKING:
-    from models.trained_run import TrainedRun
     from serving.loader.loader_choice import LoaderUse
 
-__all__ = ["Published", "ask_gates", "kept_parity", "prove_run", "publish_run"]
+__all__ = [
+    "Published",
+    "ask_gates",
+    "evidence_for_the_gates",
+    "kept_parity",
+    "prove_run",
+    "publish_run",
+]
 
 
 def kept_parity(run: RunDirectory, *, contents: bool = True) -> ParityReport | None:
@@ -49,9 +59,23 @@ def kept_parity(run: RunDirectory, *, contents: bool = True) -> ParityReport | N
         report = run.read_report("parity.json", ParityReport)
         manifest = verify_manifest(run.path / "export", contents=contents)
         is_of_now = report.run == manifest.fingerprint == run.fingerprint
+        is_of_now &= report.version == CHECKS_VERSION and source_gate(run, manifest).passed
         if is_of_now and export_digest(run.path / "export") == report.export_digest:
             return report
     return None
+
+
+@contextlib.contextmanager
+def evidence_for_the_gates() -> Iterator[None]:
+    """While what the gates judge is read: to have none, or damaged evidence, is a no (exit 3), too.
+
+    Raises:
+        GateError: for the ConfigError that the reader raises, with its remedy.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        raise GateError(error.rule, error.received, error.remedy) from None
 
 
 def prove_run(
@@ -82,7 +106,7 @@ def prove_run(
 def ask_gates(
     run: RunDirectory, test: Metrics, bars: GateConfig, export: ExportConfig, command: str
 ) -> tuple[Verdict, ...]:
-    """What each gate says of RUN_DIR/export: parity, the batch gap, quality.
+    """What each gate says of RUN_DIR/export: parity, its source, the batch gap, quality.
 
     Args:
         run: with parity.json and an export.
@@ -92,20 +116,23 @@ def ask_gates(
         command: what publishes the run, for the remedies.
 
     Raises:
-        GateError: the export is not as its manifest says.
-        ConfigError: parity was not run, or its report is damaged.
+        GateError: the export is not as its manifest says; parity was not run, or its report is damaged.
     """
-    report = run.read_report("parity.json", ParityReport)
+    with evidence_for_the_gates():
+        report = run.read_report("parity.json", ParityReport)
     export_dir = run.path / "export"
     if not export_dir.is_dir():
-        raise ConfigError(
+        raise GateError(
             "a run must have its export",
             f"{export_dir} (missing)",
             f"Run: clickparity parity --run {run.path}.",
         )
-    verify_manifest(export_dir)
+    manifest = verify_manifest(export_dir)
+    with evidence_for_the_gates():
+        source = source_gate(run, manifest)
     return (
         parity_gate(report, run, export_digest(export_dir)),
+        source,
         batch_gap_gate(report, export.accept_batch_gap, command),
         quality_gate(test, bars),
     )
@@ -149,17 +176,26 @@ def publish_run(
         export: the config's section `export`.
 
     Raises:
-        GateError: a gate says no; nothing is published.
-        ConfigError: parity was not run.
+        GateError: a gate says no, or what it asks for is missing or damaged; nothing is published.
     """
-    from serving.repository.version_check import loads_and_answers
-
     where = ["--run", str(run.path), "--models", str(models_dir), "--name", export.name]
     command = shlex.join(["clickparity", "export", *where])
     for verdict in ask_gates(run, test, bars, export, command):
         verdict.raise_if_refused()
     repository = ModelRepository(models_dir, export.name)
-    answer = repository.publish(run.path / "export", check=loads_and_answers)
+
+    def check(export_dir: Path) -> None:
+        from serving.held_out import measure_export
+        from serving.repository.version_check import loads_and_answers
+
+        loads_and_answers(export_dir)
+        with evidence_for_the_gates():
+            data = TrainedRun(run).data
+        training_gate(data.label_rate("train"), bars).raise_if_refused()
+        measured = measure_export(export_dir, data)
+        held_out_gate(measured, test, bars, run.path).raise_if_refused()
+
+    answer = repository.publish(run.path / "export", check=check)
     return Published(
         export.name,
         answer.number,

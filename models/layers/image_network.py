@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from models.keras2 import keras
 from models.layers.mlp import no_layer
-from models.layers.normalization import NormFactory
+from models.layers.normalization import NormFactory, removes_bias
 from models.norms.base import NormPlacement
 
 __all__ = ["ImageNetwork", "layer_sizes"]
@@ -28,7 +28,8 @@ class ImageNetwork(keras.layers.Layer):
     """Convolutions, global average pooling, a linear embedding.
 
     Each layer: 3x3 convolution, norm, ReLU (or ReLU, norm), 2x2 max pooling while the picture is
-    large enough. Pixels are scaled from [0, 255] to [-1, 1].
+    large enough. Pixels are scaled from [0, 255] to [-1, 1]. A convolution has no bias where its norm
+    removes it, see `removes_bias`.
 
     Args:
         filters: channels of each layer.
@@ -50,13 +51,16 @@ class ImageNetwork(keras.layers.Layer):
         name: str | None = None,
     ) -> None:
         super().__init__(name=name)
-        self.convolutions = [
-            keras.layers.Conv2D(channels, kernel_size=3, padding="same", name=f"conv_{i}")
-            for i, channels in enumerate(filters)
-        ]
-        self.norms = [norm() for _ in filters]
-        self.embedding = keras.layers.Dense(embedding_dim, name="embedding")
         self.norm_first = placement is NormPlacement.BEFORE_ACTIVATION
+        self.norms = [norm() for _ in filters]
+        biases = [not (self.norm_first and removes_bias(norm)) for norm in self.norms]
+        self.convolutions = [
+            keras.layers.Conv2D(
+                channels, kernel_size=3, padding="same", use_bias=use_bias, name=f"conv_{i}"
+            )
+            for i, (channels, use_bias) in enumerate(zip(filters, biases, strict=True))
+        ]
+        self.embedding = keras.layers.Dense(embedding_dim, name="embedding")
 
     def call(self, pixels: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """The picture's embedding [batch, embedding_dim]."""

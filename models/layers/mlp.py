@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from models.keras2 import keras
 from models.layers.dropout import DropoutFactory
-from models.layers.normalization import NormFactory
+from models.layers.normalization import NormFactory, removes_bias
 from models.norms.base import NormPlacement
 
 __all__ = ["MLP", "no_layer"]
@@ -21,6 +21,8 @@ def no_layer() -> keras.layers.Layer:
 
 class MLP(keras.layers.Layer):
     """Hidden layers h = dropout(act(norm(W x + b))), or dropout(norm(act(W x + b))).
+
+    Without b where the norm removes it, see `removes_bias`.
 
     Args:
         units: widths of the hidden layers; empty makes the identity.
@@ -44,13 +46,15 @@ class MLP(keras.layers.Layer):
         name: str | None = None,
     ) -> None:
         super().__init__(name=name)
-        self.denses = [
-            keras.layers.Dense(width, name=f"dense_{i}") for i, width in enumerate(units)
-        ]
+        self.norm_first = placement is NormPlacement.BEFORE_ACTIVATION
         self.norms = [norm() for _ in units]
+        biases = [not (self.norm_first and removes_bias(norm)) for norm in self.norms]
+        self.denses = [
+            keras.layers.Dense(width, use_bias=use_bias, name=f"dense_{i}")
+            for i, (width, use_bias) in enumerate(zip(units, biases, strict=True))
+        ]
         self.dropouts = [dropout() for _ in units]
         self.activation = keras.activations.get(activation)
-        self.norm_first = placement is NormPlacement.BEFORE_ACTIVATION
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Hidden representation [batch, units[-1]]."""

@@ -13,10 +13,21 @@ import tensorflow as tf
 
 from models.keras2 import keras
 
-__all__ = ["IMAGE_AXES", "NormFactory", "RMSNorm", "VarianceOnlyLayerNorm"]
+__all__ = ["IMAGE_AXES", "NormFactory", "RMSNorm", "VarianceOnlyLayerNorm", "removes_bias"]
 
 NormFactory = Callable[[], keras.layers.Layer]
 IMAGE_AXES = (1, 2, 3)
+
+
+def removes_bias(norm: keras.layers.Layer) -> bool:
+    """Whether a norm subtracts, from each channel, a mean of that channel alone.
+
+    A bias before it changes no output. Its gradient is rounding, which an adaptive optimizer scales to
+    whole steps, different ones on each replica, and which moving means follow late: the layer before
+    such a norm has none.
+    """
+    is_instance = isinstance(norm, keras.layers.GroupNormalization) and norm.groups == -1
+    return is_instance or isinstance(norm, keras.layers.BatchNormalization)
 
 
 @keras.utils.register_keras_serializable("clickparity")

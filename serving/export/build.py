@@ -82,6 +82,9 @@ def _write_export(trained: TrainedRun, module: ServingModule, staging: Path) -> 
             "schema_fingerprint": schema.fingerprint(),
             "transform_fingerprint": run.spec.fingerprint,
             "data_fingerprint": run.data_fingerprint,
+            # What it was built from: whoever publishes it holds the run's files against these.
+            "weights": run.weights_digest,
+            "calibration": run.calibration_digest,
             "model": run.model_config.name,
             "norm": run.model_config.norm.kind,
             "tensorflow": tf.__version__,

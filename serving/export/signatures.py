@@ -56,7 +56,7 @@ class ServingModule(tf.Module):
     ) -> None:
         super().__init__(name="clickparity")
         self.transform, self.model, self.calibration = transform, model, calibration
-        self._fingerprint = fingerprint
+        self.fingerprint = fingerprint
         self._schema = transform.schema
 
     def logits(
@@ -73,7 +73,7 @@ class ServingModule(tf.Module):
         return {
             "probability": tf.sigmoid(logits),
             "logit": logits,
-            "model_fingerprint": tf.fill(tf.shape(logits), self._fingerprint),
+            "model_fingerprint": tf.fill(tf.shape(logits), self.fingerprint),
         }
 
     def _parse(self, examples: tf.Tensor) -> tf.Tensor:

@@ -16,7 +16,9 @@ import tensorflow as tf
 
 from pipeline.records.encoded import model_inputs
 from pipeline.transform.raw_rows import RawRows
+from serving.export.agreement import Disagreement, disagreements
 from serving.export.signatures import ServingModule
+from serving.held_out import scoring_requests
 from serving.loader.fresh_process import Request, score_in_fresh_process
 from serving.loader.loader_choice import Loader
 from serving.parity.checks import BATCH_SIZES, LOGIT_BAR, Check
@@ -25,6 +27,7 @@ from serving.parity.logits import Encoded, largest_difference, logit_function
 __all__ = ["Asked", "ask", "differing_elements", "export_equality", "transform_equality"]
 
 Answers = Sequence[Mapping[str, np.ndarray]]
+_FORMS = ("serving_default", "compact", "serialized_examples")  # those that answer with a logit
 _MAX_REQUESTS = 32
 """Of a batch size and signature: the first rows stand for the others."""
 
@@ -116,51 +119,57 @@ def export_equality(
 ) -> Asked:
     """Keras in memory on Beam's tensors against the SavedModel on the raw rows, in a fresh process.
 
-    Every signature is asked at batch 1 and at `BATCH_SIZES`. With a `loader` also TF Serving's own is
-    asked, in a process without Python.
+    Every signature is asked at batch 1 and at `BATCH_SIZES`, and every output compared with what the
+    model says. With a `loader` also TF Serving's own is asked, in a process without Python.
     """
     raw_logits = logit_function(module.model, training=False)(beam_encoded)
     expected = np.asarray(module.calibration.logits(tf.constant(raw_logits)))
-    forms: dict[str, Callable[[RawRows], dict[str, np.ndarray]]] = {
-        "serving_default": RawRows.by_name,
-        "compact": RawRows.compact,
-        "serialized_examples": RawRows.examples,
-    }
     sizes = sorted({min(size, len(real)) for size in (1, *BATCH_SIZES)})
-    requests: list[Request] = []
-    places: list[tuple[str, int, slice]] = []
-    for name, form in forms.items():
-        for size in sizes:
-            for start in range(0, len(real) - size + 1, size)[:_MAX_REQUESTS]:
-                part = slice(start, start + size)
-                requests.append((name, form(real.take(part))))
-                places.append((name, size, part))
+    questions: list[tuple[int, slice, dict[str, Mapping[str, np.ndarray]]]] = []
+    for size in sizes:
+        for start in range(0, len(real) - size + 1, size)[:_MAX_REQUESTS]:
+            part = slice(start, start + size)
+            questions.append((size, part, scoring_requests(real.take(part))))
+    requests: list[Request] = [r for _, _, asked in questions for r in asked.items()]
 
     def judge(answers: Answers) -> Check:
-        by_signature, by_size = dict.fromkeys(forms, 0.0), dict.fromkeys(map(str, sizes), 0.0)
-        wrong_probability = 0.0
-        for (name, size, part), answer in zip(places, answers, strict=True):
-            gap = largest_difference(answer["logit"], expected[part])
-            by_signature[name] = max(by_signature[name], gap)
-            by_size[str(size)] = max(by_size[str(size)], gap)
-            sigmoid = 1 / (1 + np.exp(-answer["logit"].astype(np.float64)))
-            wrong_probability = max(
-                wrong_probability, largest_difference(answer["probability"], sigmoid)
+        by_signature, by_size = dict.fromkeys(_FORMS, 0.0), dict.fromkeys(map(str, sizes), 0.0)
+        faults: list[Disagreement] = []
+        answer = iter(answers)
+        for size, part, asked in questions:
+            outputs = {name: next(answer) for name in asked}
+            for name in _FORMS:
+                logits = outputs[name].get("logit", np.empty(0))
+                gap = largest_difference(logits, expected[part])
+                by_signature[name] = max(by_signature[name], gap)
+                by_size[str(size)] = max(by_size[str(size)], gap)
+            faults += disagreements(
+                outputs, num_rows=size, fingerprint=module.fingerprint, logits=expected[part]
             )
         by_loader = {"python session": max(by_signature.values())}
         details: dict[str, Any] = {"by_signature": by_signature, "by_batch_size": by_size}
         details["rows"] = len(real)
+        if faults:
+            details["disagreements"] = [str(fault) for fault in faults[:5]]
         if loader is not None and loader.binary is not None:
-            found = loader.logits(export_dir, {name: form(real) for name, form in forms.items()})
+            found = loader.logits(
+                export_dir,
+                {n: inputs for n, inputs in scoring_requests(real).items() if n in _FORMS},
+            )
             by_loader["c++"] = max(largest_difference(z, expected) for z in found.values())
         elif loader is not None:
             details["c++ skipped"] = loader.reason
         return Check(
             "export",
             "Keras in memory against the SavedModel in a fresh process, through TF Serving's loader",
-            max(*by_loader.values(), wrong_probability),
+            max(*by_loader.values(), *map(_beyond_the_bar, faults), 0.0),
             LOGIT_BAR,
             {**details, "by_loader": by_loader},
         )
 
     return Asked(requests, judge)
+
+
+def _beyond_the_bar(fault: Disagreement) -> float:
+    """Its difference; infinite where that is no number, or held by the bar of logits."""
+    return fault.largest if fault.largest > LOGIT_BAR else float("inf")

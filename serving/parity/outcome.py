@@ -13,9 +13,21 @@ from pipeline.errors import GateError
 from pipeline.reports import Report
 from serving.export.manifest import MANIFEST_PATH
 
-__all__ = ["Check", "ParityReport", "export_digest"]
+__all__ = ["CHECKS_VERSION", "Check", "ParityReport", "export_digest"]
 
-_EVERY_RUN = ("mode", "batch, served", "batch, trained", "transform", "export", "server", "replica")
+CHECKS_VERSION = 2
+"""Of what the checks ask; 1, which reports did not state, asked neither classify nor regress."""
+
+_BARS = {
+    "mode": 0.0,
+    "batch, served": 1e-5,
+    "batch, trained": 1e-5,
+    "transform": 0.0,
+    "export": 1e-5,
+    "server": 1e-5,
+    "replica": 1e-5,
+}
+_REPORTED_WITH_BATCH_STATISTICS = ("mode", "batch, trained", "replica")
 
 
 def export_digest(export_dir: Path) -> str:
@@ -92,7 +104,7 @@ class ParityReport(Report):
         export_digest: `export_digest` of the bytes that were checked.
         has_batch_statistics: whether the model has any.
         checks: in the order in which they were made.
-        version: of the checks: an older report does not count as made.
+        version: of the checks: a report of another one does not count as made.
     """
 
     run: str
@@ -101,7 +113,7 @@ class ParityReport(Report):
     export_digest: str
     has_batch_statistics: bool
     checks: tuple[Check, ...]
-    version: int = 1
+    version: int = CHECKS_VERSION
 
     @property
     def failed(self) -> tuple[Check, ...]:
@@ -112,6 +124,18 @@ class ParityReport(Report):
     def passed(self) -> bool:
         """Whether no bar fails."""
         return not self.failed
+
+    @property
+    def other_bars(self) -> tuple[Check, ...]:
+        """The checks of every run that were held against another bar than every run's."""
+        reported = _REPORTED_WITH_BATCH_STATISTICS if self.has_batch_statistics else ()
+        return tuple(
+            check
+            for check in self.checks
+            if check.name in _BARS
+            and check.bar != _BARS[check.name]
+            and not (check.bar is None and check.name in reported)
+        )
 
     @property
     def batch_gap(self) -> float | None:
@@ -137,7 +161,8 @@ class ParityReport(Report):
     def to_json(self) -> dict[str, Any]:
         """Plain values for parity.json."""
         checks = [check.to_json() for check in self.checks]
-        return {**super().to_json(), "checks": checks, "passed": self.passed}
+        document = {**super().to_json(), "checks": checks, "passed": self.passed}
+        return {**document, "version": self.version}
 
     @classmethod
     def from_json(cls, document: Any) -> ParityReport:
@@ -149,11 +174,11 @@ class ParityReport(Report):
         """
         if not isinstance(document, Mapping) or not isinstance(document.get("checks"), list):
             raise ValueError("checks: a list of checks is expected")
-        fields = {**document, "checks": []}
+        fields = {"version": 1, **document, "checks": []}
         passed = fields.pop("passed", None)
         checks = tuple(map(Check.from_json, document["checks"]))
         report = dataclasses.replace(super().from_json(fields), checks=checks)
-        missing = [name for name in _EVERY_RUN if report.check(name) is None]
+        missing = [name for name in _BARS if report.check(name) is None]
         if missing or passed is not report.passed:
             raise GateError(
                 "a parity report must hold every check, and say what they say",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from pydantic import BaseModel
 
 from models.norms.batch import BatchNormConfig
 from models.run_directory import RunDirectory
@@ -16,13 +17,25 @@ from serving.loader.child_process import why_failed
 from serving.parity.checks import LOGIT_BAR, Check
 from serving.parity.logits import largest_difference
 
-__all__ = ["replica_equality"]
+__all__ = ["AS_CONFIGURED", "batch_norms", "replica_equality"]
 
+AS_CONFIGURED = "as configured"
 _ROWS = 256  # the global batch; even, so that two replicas see equally many
 _TIMEOUT_S = 600
 
 
-def replica_equality(run: RunDirectory, encoded: Mapping[str, np.ndarray]) -> Check:
+def batch_norms(config: BaseModel) -> list[BatchNormConfig]:
+    """Every batch norm that a model's config names, wherever in it."""
+    fields = [getattr(config, name) for name in type(config).model_fields]
+    found = [field for field in fields if isinstance(field, BatchNormConfig)]
+    return found + [
+        norm for field in fields if isinstance(field, BaseModel) for norm in batch_norms(field)
+    ]
+
+
+def replica_equality(
+    run: RunDirectory, encoded: Mapping[str, np.ndarray], *, has_batch_statistics: bool
+) -> Check:
     """Served logits after one optimizer step on 1 and on 2 logical CPUs, the same global batch.
 
     The trained weights are stepped with the run's own loss and optimizer, its slots fresh. Batch
@@ -31,6 +44,7 @@ def replica_equality(run: RunDirectory, encoded: Mapping[str, np.ndarray]) -> Ch
     Args:
         run: trained.
         encoded: encoded rows with label and weight.
+        has_batch_statistics: of the built model; then the gap is reported, and no bar holds it.
 
     Raises:
         ClickparityError: the process failed.
@@ -43,15 +57,15 @@ def replica_equality(run: RunDirectory, encoded: Mapping[str, np.ndarray]) -> Ch
     moved = {
         name: largest_difference(answer[f"{name}/1"], answer[f"{name}/0"]) for name in variants
     }
-    norm = run.model_config.norm
-    chosen = variants[0]
-    if isinstance(norm, BatchNormConfig):
-        chosen = "synchronised" if norm.synchronized else "per replica"
+    synchronized = {norm.synchronized for norm in batch_norms(run.model_config)}
+    chosen = AS_CONFIGURED
+    if AS_CONFIGURED not in variants:
+        chosen = "synchronised" if synchronized == {True} else "per replica"
     return Check(
         "replica",
         f"one optimizer step on 1 and on 2 replicas, the same global batch of {num_rows}",
         gaps[chosen],
-        None if norm.uses_batch_statistics else LOGIT_BAR,
+        None if has_batch_statistics else LOGIT_BAR,
         {"by_variant": gaps, "moved_by_the_step": moved, "rows": num_rows, "configured": chosen},
     )
 

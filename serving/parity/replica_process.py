@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
 import tensorflow as tf
+from pydantic import BaseModel
 
 from models.config.train import ScheduleConfig, TrainConfig, parse_train_config
 from models.losses import ClickLoss
@@ -25,8 +27,11 @@ from models.training.step import TrainSteps
 from models.training.strategy import distributed_batches, make_strategy
 from models.zoo import build_model
 from pipeline.records.encoded import model_inputs
+from serving.parity.replica import AS_CONFIGURED, batch_norms
 
 __all__: list[str] = []
+
+_Config = TypeVar("_Config", bound=BaseModel)
 
 
 def main(run_dir: str, rows_path: str, answer_path: str) -> None:
@@ -36,9 +41,11 @@ def main(run_dir: str, rows_path: str, answer_path: str) -> None:
     run = RunDirectory.open(run_dir)
     with np.load(rows_path) as arrays:
         rows = dict(arrays)
-    variants: dict[str, bool | None] = {"as configured": None}
-    if isinstance(run.model_config.norm, BatchNormConfig):
+    variants: dict[str, bool | None] = {}
+    if norms := batch_norms(run.model_config):
         variants = {"per replica": False, "synchronised": True}
+    if len({norm.synchronized for norm in norms}) != 1:
+        variants[AS_CONFIGURED] = None
     tf.config.experimental.enable_tensor_float_32_execution(False)
     answer = {}
     for devices in (["CPU:0"], ["CPU:0", "CPU:1"]):
@@ -59,8 +66,7 @@ def _after_one_step(
     """Served logits [n] before and after one step on all rows as the global batch."""
     model_config, config = run.model_config, _at_full_rate(run.train_config)
     if synchronized is not None:
-        norm = model_config.norm.model_copy(update={"synchronized": synchronized})
-        model_config = model_config.model_copy(update={"norm": norm})
+        model_config = _with_batch_norms(model_config, synchronized)
     with strategy.scope():
         model = build_model(model_config, run.spec, dropout=0.0)
     optimizer = make_optimizer(config, 1, model, strategy)
@@ -81,6 +87,18 @@ def _after_one_step(
     before = logits().numpy()
     step(iterator, tf.constant(1))
     return before, logits().numpy()
+
+
+def _with_batch_norms(config: _Config, synchronized: bool) -> _Config:
+    """The same with every batch norm in it synchronised, or none."""
+    changed: dict[str, BaseModel] = {}
+    for name in type(config).model_fields:
+        field = getattr(config, name)
+        if isinstance(field, BatchNormConfig):
+            changed[name] = field.model_copy(update={"synchronized": synchronized})
+        elif isinstance(field, BaseModel):
+            changed[name] = _with_batch_norms(field, synchronized)
+    return config.model_copy(update=changed)
 
 
 def _at_full_rate(config: TrainConfig) -> TrainConfig:

@@ -79,13 +79,17 @@ def _steps(
         ]
         return ask(export_dir, asked)
 
+    def replica_check() -> Check:
+        uses = model.has_batch_statistics
+        return replica.replica_equality(run, encoded, has_batch_statistics=uses)
+
     steps: list[tuple[str, Callable[[], list[Check]]]] = [
         ("mode", lambda: [checks.mode(model, encoded)]),
         ("batch, served", lambda: [checks.batch_served(model, encoded)]),
         ("batch, trained", lambda: [checks.batch_trained(model, encoded)]),
         ("transform and export, in a fresh process", in_a_fresh_process),
         ("server", lambda: [server_equality(module, export_dir, real, encoded)]),
-        ("replica", lambda: [replica.replica_equality(run, encoded)]),
+        ("replica", lambda: [replica_check()]),
     ]
     if model.has_batch_statistics:
         name = "batch norm's statistics, and the composition of the batch"

@@ -162,9 +162,9 @@ def test_stats_of_a_data_directory(cli: Cli, tiny_data) -> None:
 
 def test_evaluate_scores_a_split_and_keeps_it(cli: Cli, layer_run, tiny_data, copy_of) -> None:
     run = copy_of(layer_run)
-    kept = json.loads((run.path / "metrics.json").read_text())
+    kept = run.read_json("metrics.json")
     result = cli("evaluate", "--run", run.path, "--split", "validation", "--json").result
-    again = json.loads((run.path / "metrics.json").read_text())
+    again = run.read_json("metrics.json")
     assert again == {**kept, "validation": result}
     assert result["count"] == tiny_data.num_rows("validation") == pytest.approx(600, abs=80)
     assert 0.5 < result["truth"]["bayes_auc"] < 1

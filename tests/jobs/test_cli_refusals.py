@@ -421,7 +421,7 @@ def test_a_run_that_is_not_trained_yet(cli: Cli, layer_run, copy_of, tmp_path):
     cli("evaluate", "--run", run.path).refused(2, "weights.npz", "clickparity train")
     (run.path / "parity.json").unlink()
     publish = ["export", "--run", run.path, "--models", tmp_path / "m", "--name", "ctr"]
-    cli(*publish).refused(2, "parity.json", "clickparity parity")
+    cli(*publish).refused(3, "parity.json", "clickparity parity")
     assert not (tmp_path / "m").exists()
 
 

@@ -14,7 +14,8 @@ from models.evaluation import Metrics
 from models.trained_run import TrainedRun
 from pipeline.errors import GateError
 from serving.export.manifest import MANIFEST_PATH, verify_manifest
-from serving.gates import GateConfig, quality_gate
+from serving.gates import GateConfig, held_out_gate, quality_gate, training_gate
+from serving.gates import Outcome as GateOutcome
 from serving.parity.outcome import ParityReport
 from tests.conftest import TinyWork
 from tests.jobs.conftest import Outcome, files_below
@@ -53,9 +54,86 @@ def test_a_quality_bar_that_is_missed(
 
 
 def test_quality_bars_that_are_held() -> None:
-    quality_gate(metrics_with(auc=None, calibration_ratio=None), GateConfig()).raise_if_refused()
-    gate = GateConfig(min_auc=0.7, max_calibration_error=0.1)
+    any_model = GateConfig(require_better_than_constant=False)
+    quality_gate(metrics_with(auc=None, calibration_ratio=None), any_model).raise_if_refused()
+    gate = any_model.model_copy(update={"min_auc": 0.7, "max_calibration_error": 0.1})
     quality_gate(metrics_with(auc=0.7, calibration_ratio=1.09), gate).raise_if_refused()
+
+
+@pytest.mark.parametrize(
+    "auc, low, entropy, outcome, phrase",
+    [
+        (0.7, 0.6, 0.9, GateOutcome.PASS, ""),
+        (0.7, 0.5, 0.9, GateOutcome.TOO_FEW_ROWS, "0.7, which is at least 0.5 (95 %) on 10 rows"),
+        (0.434, 0.40, 1.1, GateOutcome.REFUSE, "0.434"),
+        (0.5, 0.49, 0.9, GateOutcome.REFUSE, "better than a constant's"),
+        (0.7, 0.6, 1.0, GateOutcome.REFUSE, "below that of a constant prediction; got 1 times it"),
+        (float("nan"), 0.6, 0.9, GateOutcome.REFUSE, "nan"),
+        (0.7, float("nan"), 0.9, GateOutcome.TOO_FEW_ROWS, "nan"),
+        (None, None, None, GateOutcome.TOO_FEW_ROWS, "1 clicks in 10 rows"),
+        (0.7, None, 0.9, GateOutcome.TOO_FEW_ROWS, "require_better_than_constant=false"),
+    ],
+)
+def test_by_default_a_model_must_be_better_than_a_constant(
+    auc: Any, low: Any, entropy: Any, outcome: GateOutcome, phrase: str
+) -> None:
+    found = metrics_with(auc=auc, auc_low=low, normalized_entropy=entropy)
+    verdict = quality_gate(found, GateConfig())
+    assert verdict.outcome is outcome
+    if not verdict.passed:
+        with pytest.raises(GateError) as refused:
+            verdict.raise_if_refused()
+        assert phrase in str(refused.value)
+    assert quality_gate(found, GateConfig(require_better_than_constant=False)).passed
+
+
+@pytest.mark.parametrize("rate, passes", [(0.0, False), (1.0, False), (1e-6, True)])
+def test_a_model_that_was_trained_on_no_clicks(rate: float, passes: bool) -> None:
+    assert training_gate(rate, GateConfig()).passed is passes
+    assert training_gate(rate, GateConfig(require_better_than_constant=False)).passed
+
+
+def measured_with(**known: Any) -> Metrics:
+    base = {"count": 1000, "mean_label": 0.2, "mean_probability": 0.2, "auc": 0.7}
+    return dataclasses.replace(
+        metrics_with(), **{**base, "auc_low": 0.66, "auc_high": 0.74, **known}
+    )
+
+
+@pytest.mark.parametrize(
+    "measured, claimed, phrase",
+    [
+        ({}, {}, ""),
+        ({"mean_probability": 0.3}, {"mean_probability": 0.3}, ""),
+        # odds of .2 are .25; intercept + 3 makes them 5.02, a probability of .834
+        ({"mean_probability": 0.834}, {"mean_probability": 0.834}, "near the label rate"),
+        ({"mean_probability": 0.012}, {"mean_probability": 0.012}, "near the label rate"),
+        # no click in 1,000 rows: the 99.9 % interval ends at 10.83 / 1010.83 = .0107
+        ({"mean_label": 0.0, "mean_probability": 0.02, "auc_low": None}, {"mean_probability": 0.02}, ""),
+        ({"mean_label": 0.0, "mean_probability": 0.022}, {"mean_probability": 0.022}, "0.01071"),
+        ({}, {"mean_probability": 0.5}, "mean prediction of 0.5, measured 0.2"),
+        ({}, {"auc": 0.85}, "AUC of 0.85, measured 0.66 to 0.74"),
+        ({}, {"auc": 0.55}, "AUC of 0.55"),
+        ({}, {"auc": 0.83}, ""),
+        ({"count": 0}, {}, "0 rows"),
+        ({"mean_label": None}, {}, "measured on held-out rows"),
+        ({}, {"mean_probability": None}, "measured on held-out rows"),
+        ({"mean_probability": float("nan")}, {}, "near the label rate"),
+        ({}, {"mean_probability": float("nan")}, "must say what the exported bytes predict"),
+        ({}, {"auc": float("nan")}, "must say how well"),
+    ],
+)  # fmt: skip
+def test_the_exported_bytes_are_held_against_labels_and_claims(
+    measured: dict[str, Any], claimed: dict[str, Any], phrase: str
+) -> None:
+    verdict = held_out_gate(
+        measured_with(**measured), measured_with(**claimed), GateConfig(), Path("R")
+    )
+    assert verdict.passed is (not phrase), verdict
+    if phrase:
+        with pytest.raises(GateError) as refused:
+            verdict.raise_if_refused()
+        assert phrase in str(refused.value)
 
 
 def test_a_run_below_min_auc_is_not_published(cli: Cli, layer_run, copy_of, tmp_path: Path) -> None:
@@ -103,18 +181,62 @@ def test_a_batch_norm_run_is_published_only_as_accepted(
     assert versions(models) == ["1"]
 
 
-@pytest.mark.parametrize("lost", ["data", "manifest"])
+def lose_the_data(base: Path, live: Path) -> None:
+    shutil.rmtree(base)
+
+
+def empty_the_manifest(base: Path, live: Path) -> None:
+    (live / MANIFEST_PATH).write_text("{}")
+
+
+def lose_the_manifest(base: Path, live: Path) -> None:
+    (live / MANIFEST_PATH).unlink()
+
+
+def cut_the_statistics(base: Path, live: Path) -> None:
+    statistics = base / "statistics" / "statistics.json"
+    statistics.write_text(statistics.read_text()[:50])
+
+
+def empty_the_statistics(base: Path, live: Path) -> None:
+    """Of the same size, which is all that opening the directory asks of a file."""
+    statistics = base / "statistics" / "statistics.json"
+    statistics.write_text("{}".ljust(statistics.stat().st_size))
+
+
+def change_the_schema(base: Path, live: Path) -> None:
+    schema = base / "schema.yaml"
+    schema.write_text(schema.read_text().replace("name: synthetic", "name: synthetix"))
+
+
+def lose_a_vocabulary(base: Path, live: Path) -> None:
+    min((base / "statistics" / "vocabulary").glob("*")).unlink()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lose_the_data,
+        empty_the_manifest,
+        lose_the_manifest,
+        cut_the_statistics,
+        empty_the_statistics,
+        change_the_schema,
+        lose_a_vocabulary,
+    ],
+)
 def test_a_live_version_that_cannot_be_compared_with_is_a_no(
-    lost: str, cli: Cli, tiny_work: TinyWork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    damage: Callable[[Path, Path], None],
+    cli: Cli,
+    tiny_work: TinyWork,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import jobs.steps
 
     work = tmp_path / "work"
     shutil.copytree(tiny_work.path, work)
-    if lost == "data":
-        shutil.rmtree(work / "data" / Path(tiny_work.result["data"]).name)
-    else:
-        (work / "models" / "ctr" / "1" / MANIFEST_PATH).write_text("{}")
+    damage(work / "data" / Path(tiny_work.result["data"]).name, work / "models" / "ctr" / "1")
     day = tmp_path / "day.csv"
     shutil.copy(min(Path(tiny_work.arguments[2]).parent.glob("*.csv")), day)
     argv = ["run", "--input", day, "--workdir", work, "--set", *tiny_work.arguments[4:]]

@@ -183,6 +183,8 @@ def test_ten_thousand_real_rows(cli: Cli, sample_data: Path, tmp_path: Path) -> 
     command = [sys.executable, "-m", "jobs.cli", "run", "--config", ROOT / "configs/criteo.yaml"]
     command += ["--input", rows, "--workdir", work, "--json"]
     command += ["--set", "model.hidden_units=[32]", "model.embedding_dim=4"]
+    # Some thirty clicks in the test split do not tell a model from a constant.
+    command += ["gate.require_better_than_constant=false"]
     done = subprocess.run(
         [str(c) for c in command], env=environment(), capture_output=True, text=True, check=False
     )

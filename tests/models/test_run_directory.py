@@ -127,7 +127,7 @@ def halve(file: Path) -> None:
     ],
 )
 def test_a_damaged_file_is_named_with_what_makes_it_anew(tmp_path, name, damage):
-    run = make_run(tmp_path / "run")
+    run = make_run(tmp_path / "run", embedding_dim=64)  # its middle is numbers, no header
     run.save_spec(SPEC)
     run.save_weights(build_model(run.model_config, SPEC))
     run.write_history([{"epoch": 0}])
@@ -180,3 +180,26 @@ def test_opening_a_run_does_not_import_tensorflow(tmp_path):
         "sys.exit('tensorflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_digit_that_changed_is_noticed(tmp_path):
+    run = make_run(tmp_path / "run")
+    run.write_json("metrics.json", {"auc": 0.5, "count": 10})
+    text = (run.path / "metrics.json").read_text()
+    (run.path / "metrics.json").write_text(text.replace("0.5", "0.7"))
+    with pytest.raises(ConfigError, match=r"not those of its seal.*Delete it, then run"):
+        run.read_json("metrics.json")
+    (run.path / "metrics.json").write_text('{"auc": 0.5}')
+    assert run.read_json("metrics.json") == {"auc": 0.5}, "earlier versions wrote no seal"
+
+
+def test_the_digest_of_the_weights_follows_their_values(tmp_path):
+    run, model = trained(tmp_path / "run")
+    before = run.weights_digest
+    run.save_weights(model)
+    assert run.weights_digest == before != ""
+    model.trainable_variables[0].assign_add(model.trainable_variables[0] * 0 + 1e-3)
+    run.save_weights(model)
+    assert run.weights_digest != before
+    (run.path / "weights.npz").unlink()
+    assert run.weights_digest == ""

@@ -13,19 +13,20 @@ from pipeline.errors import ConfigError, GateError
 from serving.gates import Outcome, Reason, Verdict, batch_gap_gate, parity_gate
 from serving.parity.outcome import Check, ParityReport
 from serving.run_steps import kept_parity
+from tests.conftest import PARITY_BARS
 
 NAMES = ("mode", "batch, served", "batch, trained", "transform", "export", "server", "replica")
 
 
 def report_with(**changes: Any) -> ParityReport:
-    checks = tuple(Check(name, "says", 0.0, 1e-5) for name in NAMES)
+    checks = tuple(Check(name, "says", 0.0, PARITY_BARS[name]) for name in NAMES)
     return dataclasses.replace(
         ParityReport("model", "dcn", "layer", "d" * 64, False, checks), **changes
     )
 
 
 def of_batch_norm(gap: float) -> ParityReport:
-    checks = [Check(n, "", 0.0, 1e-5) for n in NAMES if n != "batch, trained"]
+    checks = [Check(n, "", 0.0, PARITY_BARS[n]) for n in NAMES if n != "batch, trained"]
     checks.append(Check("batch, trained", "", gap, None))
     return report_with(has_batch_statistics=True, norm="batch", checks=tuple(checks))
 
@@ -96,8 +97,32 @@ def test_a_check_that_fails_is_named(layer_run: RunDirectory) -> None:
     checks[3] = dataclasses.replace(checks[3], value=2.0)
     report = report_with(run=layer_run.fingerprint, checks=tuple(checks))
     (reason,) = parity_gate(report, layer_run, "d" * 64).reasons
-    assert reason.value == "transform: 2 > 1e-05"
+    assert reason.value == "transform: 2 > 0"
     assert parity_gate(report_with(run=layer_run.fingerprint), layer_run, "d" * 64).passed
+
+
+@pytest.mark.parametrize(
+    "name, bar, with_batch_statistics, is_other",
+    [
+        ("export", 1e-3, False, True),
+        ("export", None, True, True),
+        ("batch, served", None, True, True),
+        ("mode", None, False, True),
+        ("mode", 1e-5, False, True),
+        ("mode", None, True, False),
+        ("batch, trained", None, True, False),
+        ("replica", None, True, False),
+        ("replica", None, False, True),
+    ],
+)
+def test_bars_are_those_of_every_run(
+    name: str, bar: float | None, with_batch_statistics: bool, is_other: bool
+) -> None:
+    checks = [
+        dataclasses.replace(c, bar=bar) if c.name == name else c for c in report_with().checks
+    ]
+    report = report_with(checks=tuple(checks), has_batch_statistics=with_batch_statistics)
+    assert [c.name for c in report.other_bars] == [name] * is_other
 
 
 def test_parity_of_another_model_or_other_bytes_is_none(layer_run: RunDirectory) -> None:

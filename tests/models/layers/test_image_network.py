@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from models.layers.image_network import ImageNetwork, layer_sizes
+from models.norms.base import NORMS
 from models.norms.instance import InstanceNormConfig
 
 
@@ -12,7 +13,8 @@ def with_identity_weights(network, pixels):
     network(pixels)
     kernel = np.zeros((3, 3, 1, 1), np.float32)
     kernel[1, 1] = 1  # a convolution that copies
-    network.convolutions[0].set_weights([kernel, np.zeros(1)])
+    convolution = network.convolutions[0]
+    convolution.set_weights([kernel, np.zeros(1)] if convolution.use_bias else [kernel])
     network.embedding.set_weights([np.ones((1, 1)), np.array([0.5])])
     return network(pixels).numpy()
 
@@ -40,3 +42,12 @@ def test_any_picture_size_goes_through_as_many_layers_as_asked(height, width):
 def test_layer_sizes():
     assert layer_sizes(28, 20, 4) == [(28, 20), (14, 10), (7, 5), (3, 2)]
     assert layer_sizes(1, 8, 2) == [(1, 8), (1, 8)]
+
+
+@pytest.mark.parametrize(
+    "norm, has_bias", [("batch", False), ("instance", False), ("group", True), ("layer", True)]
+)
+def test_a_bias_that_the_norm_removes_does_not_exist(norm, has_bias):
+    network = ImageNetwork((8, 16), 4, norm=lambda: NORMS[norm]().make_layer("image"))
+    network(tf.zeros([1, 8, 8, 3], tf.uint8))
+    assert [c.use_bias for c in network.convolutions] == [has_bias] * 2

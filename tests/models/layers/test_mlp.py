@@ -1,6 +1,7 @@
 """The MLP by hand: order of norm and activation, and a norm of its own for every layer."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from models.layers.dropout import StatelessDropout
@@ -61,3 +62,29 @@ def test_training_reaches_norm_and_dropout():
 
 def test_without_units_it_is_the_identity():
     np.testing.assert_array_equal(MLP(())(X), X)
+
+
+@pytest.mark.parametrize(
+    "norm, placement, has_bias",
+    [
+        ("batch", NormPlacement.BEFORE_ACTIVATION, False),
+        ("batch", NormPlacement.AFTER_ACTIVATION, True),
+        ("layer", NormPlacement.BEFORE_ACTIVATION, True),
+        ("none", NormPlacement.BEFORE_ACTIVATION, True),
+    ],
+)
+def test_a_bias_that_the_norm_removes_does_not_exist(norm, placement, has_bias):
+    mlp = MLP((3,), norm=lambda: NORMS[norm]().make_layer("units"), placement=placement)
+    mlp(X)
+    assert mlp.denses[0].use_bias is has_bias
+    assert any("bias" in w.name for w in mlp.denses[0].weights) is has_bias
+
+
+def test_no_bias_is_the_same_as_one_that_batch_norm_subtracts():
+    """By hand: (W x + b) - mean(W x + b) = W x - mean(W x)."""
+    mlp = MLP((3,), norm=lambda: BatchNormConfig(epsilon=1e-9).make_layer("units"))
+    rows = np.array([[1.0, 2.0], [3.0, -1.0], [0.5, 0.0]], np.float32)
+    found = mlp(tf.constant(rows), training=True).numpy()
+    z = rows @ mlp.denses[0].kernel.numpy() + 7.0
+    expected = np.maximum((z - z.mean(axis=0)) / z.std(axis=0), 0)
+    np.testing.assert_allclose(found, expected, atol=1e-3)

@@ -16,7 +16,7 @@ import tensorflow as tf
 from models.run_directory import RunDirectory
 from models.run_steps import kept_evaluation
 from models.trained_run import TrainedRun
-from pipeline.errors import ConfigError, GateError
+from pipeline.errors import GateError
 from pipeline.records.encoded import model_inputs
 from pipeline.transform.feature_transform import FeatureTransform
 from pipeline.transform.parity_sample import real_rows
@@ -122,7 +122,7 @@ def test_batch_trained_is_the_gap_by_hand(batch_run, tiny_data) -> None:
 
 
 def rebuilt(module: ServingModule, transform: FeatureTransform) -> ServingModule:
-    return ServingModule(transform, module.model, module.calibration, module._fingerprint)
+    return ServingModule(transform, module.model, module.calibration, module.fingerprint)
 
 
 def test_a_transform_skewed_by_a_hair_is_caught(
@@ -286,7 +286,7 @@ def test_a_tampered_export_is_refused(
 def test_an_export_that_is_gone_is_to_be_built(layer_run, copy_of) -> None:
     run = copy_of(layer_run)
     shutil.rmtree(run.path / "export")
-    with pytest.raises(ConfigError, match="clickparity parity"):
+    with pytest.raises(GateError, match="clickparity parity"):
         check_gate(run, None)
 
 

@@ -16,6 +16,8 @@ SETTINGS = (
     "model.hidden_units=[16]",
     "model.embedding_dim=4",
     "train.global_batch_size=512",
+    # Parity is asked here: some thirty clicks in the test split do not tell a model from a constant.
+    "gate.require_better_than_constant=false",
 )
 
 

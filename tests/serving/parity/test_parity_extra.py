@@ -166,7 +166,8 @@ def test_the_report_of_a_batch_norm_run_has_what_the_issue_asks_for(batch_run):
 def test_a_step_on_two_replicas(name, request, tiny_data):
     run = request.getfixturevalue(name)
     _, encoded = real_rows(tiny_data, 256)
-    check = replica_equality(run, encoded)
+    uses = name == "batch_run"
+    check = replica_equality(run, encoded, has_batch_statistics=uses)
     assert min(check.details["moved_by_the_step"].values()) > 1e-3  # a step that did something
     if name == "layer_run":
         assert check.passed
@@ -175,6 +176,35 @@ def test_a_step_on_two_replicas(name, request, tiny_data):
     assert check.passed is None
     variants = check.details["by_variant"]
     assert variants["synchronised"] <= 1e-4 < variants["per replica"] == check.value
+
+
+def test_batch_norms_are_found_wherever_they_are():
+    from models.config.model import parse_model_config
+    from serving.parity.replica import batch_norms
+
+    def kinds(**model):
+        found = batch_norms(parse_model_config(model))
+        return [(norm.kind, norm.synchronized) for norm in found]
+
+    inside = {"kind": "batch", "synchronized": True}
+    assert kinds(name="dcn_v2", norm="layer") == []
+    assert kinds(name="dcn_v2", norm="batch") == [("batch", False)]
+    assert kinds(name="ad_image", norm="layer", image={"norm": inside}) == [("batch", True)]
+    both = kinds(name="ad_image", norm="batch", image={"norm": inside})
+    assert sorted(both) == [("batch", False), ("batch", True)]
+
+
+@pytest.mark.parametrize("has_batch_statistics, bar", [(True, None), (False, 1e-5)])
+def test_the_bar_of_replicas_follows_the_built_model(
+    has_batch_statistics, bar, layer_run, tiny_data, monkeypatch
+):
+    from serving.parity import replica
+
+    answer = {f"as configured/{n}": np.zeros(4, np.float32) for n in range(3)}
+    monkeypatch.setattr(replica, "_step", lambda *_: answer)
+    _, encoded = real_rows(tiny_data, 4)
+    check = replica_equality(layer_run, encoded, has_batch_statistics=has_batch_statistics)
+    assert check.bar == bar
 
 
 # ------------------------------------------------------------------------------ metric
