@@ -1,0 +1,172 @@
+"""The averaged weights: golden numbers by hand, recomputed from recorded iterates, and resumed."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from models.config.model import parse_model_config
+from models.config.train import parse_train_config
+from models.optimizers import RowAveraging, RowSparseAdagrad
+from models.run_directory import RunDirectory
+from models.training.batch_statistics import reestimate_batch_statistics
+from models.training.loop import Training
+from models.training.strategy import distributed_batches
+
+_spec = importlib.util.spec_from_file_location(
+    "tiny_training_averaging", Path(__file__).with_name("tiny_training.py")
+)
+assert _spec is not None
+assert _spec.loader is not None
+tiny = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(tiny)
+
+STEPS = tiny.ROWS // tiny.BATCH
+MODEL = {"dropout": 0.0}
+
+
+def training(path: Path, train: dict[str, Any], devices: list[str] | None = None) -> Training:
+    run = tiny.run_directory(path, MODEL, train)
+    model, config = run.config["model"], run.config["train"]
+    return Training(
+        tiny.source(), parse_model_config(model), parse_train_config(config), run, devices
+    )
+
+
+def iterates(path: Path, train: dict[str, Any], epochs: int = 1) -> list[dict[str, np.ndarray]]:
+    """The weights after every step of a training without averaging."""
+    whole = training(path, {**train, "averaging": "none", "early_stopping": False})
+    found = []
+    for epoch in range(epochs):
+        batches = distributed_batches(whole.strategy, tiny.source().training(epoch, 0))
+        for _ in range(STEPS):
+            whole._train_steps(batches, tf.constant(1))
+            found.append([weight.numpy() for weight in whole.model.trainable_variables])
+    return found
+
+
+def final(path: Path, train: dict[str, Any], devices: list[str] | None = None) -> list[np.ndarray]:
+    """The trainable weights that a whole training keeps."""
+    tiny.tiny_training(path, train=train, model=MODEL, devices=devices)
+    model = RunDirectory.open(path).load_model()
+    return [weight.numpy() for weight in model.trainable_variables]
+
+
+def test_the_mean_of_a_row_by_hand() -> None:
+    # Three steps; row 0 is 1, 3, 3 after them (it rests in the third), row 1 is 5, 5, 8.
+    averaging = RowAveraging()
+    offset = tf.Variable([[0.0], [0.0]])
+    for t, row, change in ((1, 1, 5.0), (2, 0, 2.0), (3, 1, 3.0)):
+        averaging.scale = tf.constant(t - 1.0)
+        averaging.add(offset, tf.constant([row]), tf.constant([[-change]]))
+    last = np.array([[3.0], [8.0]])
+    np.testing.assert_allclose(last + offset.numpy() / 3, [[7 / 3], [18 / 3]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("embedding_optimizer", ["adagrad", "lazy_adam", "adam"])
+@pytest.mark.parametrize("tables_on", ["device", "host"])
+def test_the_tail_is_the_mean_of_the_recorded_iterates(
+    tmp_path: Path, embedding_optimizer: str, tables_on: str
+) -> None:
+    if (embedding_optimizer, tables_on) in {("adam", "host"), ("lazy_adam", "host")}:
+        pytest.skip("one optimizer with tables on the host is enough")
+    train = {"embedding_optimizer": embedding_optimizer, "tables_on": tables_on, "epochs": 1}
+    every = iterates(tmp_path / "raw", train)
+    kept = final(tmp_path / "tail", {**train, "averaging": {"kind": "tail", "share": 0.3}})
+    for index, weight in enumerate(kept):
+        mean = np.mean([w[index].astype(np.float64) for w in every[-6:]], axis=0)
+        np.testing.assert_allclose(weight, mean, atol=2e-6)
+        assert np.abs(weight - every[-1][index]).max() > 1e-5  # not the last iterate
+
+
+def test_the_second_epochs_tail_begins_anew(tmp_path: Path) -> None:
+    train = {"epochs": 2, "early_stopping": False}
+    every = iterates(tmp_path / "raw", train, epochs=2)
+    kept = final(tmp_path / "tail", {**train, "averaging": {"kind": "tail", "share": 0.5}})
+    for index, weight in enumerate(kept):
+        mean = np.mean([w[index].astype(np.float64) for w in every[-10:]], axis=0)
+        np.testing.assert_allclose(weight, mean, atol=2e-6)
+
+
+def test_the_exponential_average_is_that_of_the_recorded_iterates(tmp_path: Path) -> None:
+    train = {"epochs": 4, "early_stopping": False}
+    every = iterates(tmp_path / "raw", train, epochs=4)
+    share = {"kind": "exponential", "share": 0.1}  # over 2 steps: brought back to scale twice
+    kept = final(tmp_path / "exponential", {**train, "averaging": share})
+    for index, weight in enumerate(kept):
+        average = np.zeros_like(weight, dtype=np.float64)
+        for t, iterate in enumerate(every, 1):
+            share_kept = min((t - 1) / t, 0.5)
+            average = share_kept * average + (1 - share_kept) * iterate[index]
+        np.testing.assert_allclose(weight, average, atol=5e-6)
+
+
+def test_replicas_keep_the_same_average(tmp_path: Path) -> None:
+    one = final(tmp_path / "one", {"epochs": 1}, ["CPU:0"])
+    two = final(tmp_path / "two", {"epochs": 1}, ["CPU:0", "CPU:1"])
+    for ours, theirs in zip(one, two, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", ["tail", "exponential"])
+def test_training_goes_on_from_the_last_iterate(tmp_path: Path, kind: str) -> None:
+    plain = {"epochs": 2, "early_stopping": False}
+    before = training(tmp_path / "none", {**plain, "averaging": "none"})
+    after = training(tmp_path / kind, {**plain, "averaging": kind})
+    for each in (before, after):
+        batches = distributed_batches(each.strategy, tiny.source().training(0, 0))
+        for step in range(STEPS):
+            each._train_steps(batches, tf.constant(1), tf.constant(step))
+    raw = [weight.numpy() for weight in after.model.trainable_variables]
+    after.average.put_in(STEPS)
+    moved = [weight.numpy() for weight in after.model.trainable_variables]
+    after.average.take_out(STEPS)
+    for ours, theirs, averaged, last in zip(
+        after.model.trainable_variables, before.model.trainable_variables, moved, raw, strict=True
+    ):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+        assert (averaged != last).any()
+
+
+def test_statistics_are_those_of_the_averaged_weights(tmp_path: Path) -> None:
+    model = {"norm": "batch", "dropout": 0.0}
+    tiny.tiny_training(tmp_path / "run", train={"epochs": 1}, model=model)
+    trained = RunDirectory.open(tmp_path / "run").load_model()
+    (norm,) = [layer for layer in trained.submodules if hasattr(layer, "moving_mean")]
+    kept = norm.moving_variance.numpy()
+    reestimate_batch_statistics(trained, tiny.source().training(0, 0))
+    np.testing.assert_allclose(kept, norm.moving_variance.numpy(), rtol=1e-4)
+
+
+def test_a_table_costs_no_pass_over_its_rows() -> None:
+    optimizer = RowSparseAdagrad(averaging=RowAveraging(scale=tf.constant(3.0)))
+    table = tf.Variable(tf.zeros([50, 2]))
+    optimizer.build([table])
+    gradient = tf.IndexedSlices(tf.ones([2, 2]), tf.constant([4, 7]), tf.constant([50, 2]))
+    graph = tf.function(lambda: optimizer.update_step(gradient, table)).get_concrete_function()
+    whole = [
+        op.type
+        for function in (graph.graph, *graph.graph._functions.values())
+        for op in getattr(function, "get_operations", list)()
+        if op.type in {"ReadVariableOp", "AssignVariableOp"}
+        and any(tuple(t.shape) == (50, 2) for t in [*op.outputs, *op.inputs[1:]])
+    ]
+    assert whole == []
+    optimizer.update_step(gradient, table)
+    assert np.flatnonzero(optimizer.offsets[0].numpy()[:, 0]).tolist() == [4, 7]
+
+
+def test_a_source_without_validation_trains_one_epoch_and_keeps_its_average(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    blind = dataclasses.replace(tiny.source(), validation=None)
+    train = {"epochs": "auto"}
+    result = tiny.tiny_training(tmp_path / "run", train=train, model=MODEL, batches=blind)
+    assert (result.epochs, result.global_step) == (1, STEPS)
+    assert "no validation rows" in caplog.text
