@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from models.run_directory import RunDirectory
 from models.training.batch_statistics import reestimate_batch_statistics
 from models.training.loop import Training
 from models.training.strategy import distributed_batches
+from tests.python_process import answer_of
 
 _spec = importlib.util.spec_from_file_location(
     "tiny_training_averaging", Path(__file__).with_name("tiny_training.py")
@@ -31,12 +33,10 @@ STEPS = tiny.ROWS // tiny.BATCH
 MODEL = {"dropout": 0.0}
 
 
-def training(path: Path, train: dict[str, Any], devices: list[str] | None = None) -> Training:
+def training(path: Path, train: dict[str, Any]) -> Training:
     run = tiny.run_directory(path, MODEL, train)
     model, config = run.config["model"], run.config["train"]
-    return Training(
-        tiny.source(), parse_model_config(model), parse_train_config(config), run, devices
-    )
+    return Training(tiny.source(), parse_model_config(model), parse_train_config(config), run)
 
 
 def iterates(path: Path, train: dict[str, Any], epochs: int = 1) -> list[dict[str, np.ndarray]]:
@@ -51,9 +51,9 @@ def iterates(path: Path, train: dict[str, Any], epochs: int = 1) -> list[dict[st
     return found
 
 
-def final(path: Path, train: dict[str, Any], devices: list[str] | None = None) -> list[np.ndarray]:
+def final(path: Path, train: dict[str, Any]) -> list[np.ndarray]:
     """The trainable weights that a whole training keeps."""
-    tiny.tiny_training(path, train=train, model=MODEL, devices=devices)
+    tiny.tiny_training(path, train=train, model=MODEL)
     model = RunDirectory.open(path).load_model()
     return [weight.numpy() for weight in model.trainable_variables]
 
@@ -108,10 +108,14 @@ def test_the_exponential_average_is_that_of_the_recorded_iterates(tmp_path: Path
 
 
 def test_replicas_keep_the_same_average(tmp_path: Path) -> None:
-    one = final(tmp_path / "one", {"epochs": 1}, ["CPU:0"])
-    two = final(tmp_path / "two", {"epochs": 1}, ["CPU:0", "CPU:1"])
-    for ours, theirs in zip(one, two, strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=2e-5)
+    found = {}
+    for count in (1, 2):
+        path, train = tmp_path / str(count), json.dumps({"epochs": 1})
+        script = Path(__file__).with_name("tiny_training.py")
+        answer_of([script, path, f"--replicas={count}", f"--train={train}"], timeout_s=200)
+        found[count] = tiny.weights_of(path)
+    for name, weight in found[1].items():
+        np.testing.assert_allclose(weight, found[2][name], atol=2e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("kind", ["tail", "exponential"])
@@ -170,3 +174,70 @@ def test_a_source_without_validation_trains_one_epoch_and_keeps_its_average(
     result = tiny.tiny_training(tmp_path / "run", train=train, model=MODEL, batches=blind)
     assert (result.epochs, result.global_step) == (1, STEPS)
     assert "no validation rows" in caplog.text
+
+
+def flipped() -> Any:
+    """Validation that gets worse with every step of learning."""
+    whole = tiny.source()
+    return dataclasses.replace(
+        whole, validation=lambda: whole.validation().map(lambda b: {**b, "label": 1 - b["label"]})
+    )
+
+
+def changed_validation(**columns: Any) -> Any:
+    whole = tiny.source()
+    change = {name: lambda b, f=value, n=name: f(b[n]) for name, value in columns.items()}
+    return dataclasses.replace(
+        whole,
+        validation=lambda: whole.validation().map(
+            lambda b: {**b, **{name: of(b) for name, of in change.items()}}
+        ),
+    )
+
+
+def test_what_overfits_at_a_tenth_of_the_second_epoch_is_stopped_there(tmp_path: Path) -> None:
+    result = tiny.tiny_training(
+        tmp_path / "run", train={"epochs": "auto"}, model=MODEL, batches=flipped()
+    )
+    assert (result.global_step, result.best_step, result.best_epoch) == (STEPS + 2, STEPS, 0)
+    once = tmp_path / "once"
+    tiny.tiny_training(once, train={"epochs": 1}, model=MODEL, batches=flipped())
+    for name, weight in tiny.weights_of(once).items():
+        if "step" not in name:
+            np.testing.assert_array_equal(weight, tiny.weights_of(tmp_path / "run")[name])
+
+
+def test_what_goes_on_improving_has_half_a_second_epoch(tmp_path: Path) -> None:
+    result = tiny.tiny_training(tmp_path / "run", train={"epochs": "auto"}, model=MODEL)
+    assert (result.global_step, result.best_step) == (STEPS * 3 // 2, STEPS * 3 // 2)
+    assert result.global_step <= 1.5 * STEPS
+
+
+@pytest.mark.parametrize(
+    "columns, reason",
+    [
+        ({"weight": tf.zeros_like}, "0 validation clicks with weight"),
+        ({"label": tf.zeros_like}, "0 validation clicks with weight"),
+        ({"label": tf.ones_like}, "0 validation rows without a click"),
+    ],
+    ids=["no weight", "no click", "clicks only"],
+)
+def test_validation_that_cannot_tell_leaves_one_epoch_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, columns: dict[str, Any], reason: str
+) -> None:
+    source = changed_validation(**columns)
+    result = tiny.tiny_training(
+        tmp_path / "run", train={"epochs": "auto"}, model=MODEL, batches=source
+    )
+    assert (result.epochs, result.global_step, result.best_step) == (1, STEPS, STEPS)
+    assert reason in caplog.text
+    assert "train.evidence_clicks" in caplog.text
+
+
+def test_too_few_clicks_leave_a_given_number_of_epochs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train = {"epochs": 2, "evidence_clicks": 10_000}
+    result = tiny.tiny_training(tmp_path / "run", train=train, model=MODEL, batches=flipped())
+    assert (result.epochs, result.global_step) == (2, 2 * STEPS)
+    assert "fewer than 10000" in caplog.text
