@@ -112,7 +112,8 @@ def test_replicas_keep_the_same_average(tmp_path: Path) -> None:
     for count in (1, 2):
         path, train = tmp_path / str(count), json.dumps({"epochs": 1})
         script = Path(__file__).with_name("tiny_training.py")
-        answer_of([script, path, f"--replicas={count}", f"--train={train}"], timeout_s=200)
+        options = [f"--replicas={count}", f"--train={train}", f"--model={json.dumps(MODEL)}"]
+        answer_of([script, path, *options], timeout_s=200)
         found[count] = tiny.weights_of(path)
     for name, weight in found[1].items():
         np.testing.assert_allclose(weight, found[2][name], atol=2e-5, err_msg=name)
