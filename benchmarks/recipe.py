@@ -56,7 +56,10 @@ def peers() -> dict[str, str]:
 
 
 def cells_of(
-    data: DataDirectory, model: Mapping[str, Any], seeds: Sequence[int], baselines: Mapping[str, str]
+    data: DataDirectory,
+    model: Mapping[str, Any],
+    seeds: Sequence[int],
+    baselines: Mapping[str, str],
 ) -> dict[str, list[Cell]]:
     """By contestant, one cell a seed; a peer that draws nothing has the same one for all."""
     own = {

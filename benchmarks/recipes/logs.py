@@ -65,9 +65,7 @@ _HILLSTROM = {
     "features": [
         {"name": "recency", "kind": "numeric"},
         {"name": "history", "kind": "numeric", "log1p": True},
-        *_ids(
-            "history_segment", "mens", "womens", "zip_code", "newbie", "channel", "segment"
-        ),
+        *_ids("history_segment", "mens", "womens", "zip_code", "newbie", "channel", "segment"),
     ],
 }
 LOGS = (

@@ -72,7 +72,9 @@ def calibration_interval(
                 "Give one cluster per row.",
             )
         code = np.unique(np.asarray(clusters), return_inverse=True)[1]
-        predicted, clicks = (np.bincount(code, weights=v) for v in (predicted, clicks))
+        predicted, clicks = (
+            np.bincount(code, weights=v).astype(np.float64) for v in (predicted, clicks)
+        )
     sums = float(predicted.sum()), float(clicks.sum())
     if not sums[1] or not sums[0]:
         return Interval(math.nan, math.nan, math.nan, math.nan, level)

@@ -80,7 +80,10 @@ def evaluate(
             "Give one cluster per row.",
         )
     sizes = num_bins, num_replicates
-    report: dict[str, Any] = {"overall": _metrics(labels, z, weights, groups, *sizes), "segments": {}}
+    report: dict[str, Any] = {
+        "overall": _metrics(labels, z, weights, groups, *sizes),
+        "segments": {},
+    }
     for name, column in (segments or {}).items():
         if np.shape(column) != labels.shape:
             raise DataError(
@@ -99,9 +102,7 @@ def evaluate(
             )
         if len(order) > top_k:
             rows = np.isin(codes, order[top_k:])
-            values[REST] = _metrics(
-                labels[rows], z[rows], weights[rows], groups[rows], *sizes
-            )
+            values[REST] = _metrics(labels[rows], z[rows], weights[rows], groups[rows], *sizes)
         report["segments"][name] = values
     return report
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import numpy as np
 import tensorflow as tf
 
 from models.config.train import AveragingConfig
@@ -145,7 +144,7 @@ class WeightAverage(tf.Module):
 
     @property
     def _kept(self) -> float:
-        """b of an exponential average."""
+        """The b of an exponential average."""
         return 1.0 - 1.0 / self.length
 
     @property
@@ -153,7 +152,7 @@ class WeightAverage(tf.Module):
         return _HORIZONS * self.length
 
     def _kept_share(self, t: tf.Tensor) -> tf.Tensor:
-        """b_t."""
+        """The b_t of a step."""
         count = tf.cast(t, tf.float32)
         mean = (count - 1.0) / tf.maximum(count, 1.0)
         return mean if self._ends else tf.minimum(mean, self._kept)

@@ -73,9 +73,7 @@ class Position:
         self.timed_steps, self.seconds, self.early_validation = 0, 0.0, None
         return improved
 
-    def improves(
-        self, validation: dict[str, float], early_stopping: EarlyStoppingConfig
-    ) -> bool:
+    def improves(self, validation: dict[str, float], early_stopping: EarlyStoppingConfig) -> bool:
         """Whether these weights are the best so far; if so, it is remembered.
 
         Raises:

@@ -359,7 +359,9 @@ def test_few_clicks_have_a_prior_at_the_identity_and_the_report_says_so(residual
     truth, label = simulated(2_000, seed=7)
     _, report = fit_calibration(truth + math.log(4.0), label, residual=residual)  # type: ignore[arg-type]
     assert report.kind == "platt"
-    assert report.reason.startswith(f"{int(label.sum())} clicks, fewer than 100: {residual} was not")
+    assert report.reason.startswith(
+        f"{int(label.sum())} clicks, fewer than 100: {residual} was not"
+    )
     assert "prior at the identity" in report.reason
     # Four times too many clicks are predicted; the prior is worth about one of the clicks.
     assert report.corrected["calibration_ratio"] > 3

@@ -16,7 +16,7 @@ from models.config.model import parse_model_config
 from models.config.train import parse_train_config
 from models.optimizers import RowAveraging, RowSparseAdagrad
 from models.run_directory import RunDirectory
-from models.training.batch_statistics import reestimate_batch_statistics
+from models.training.batch_statistics import follow_number_of_steps, reestimate_batch_statistics
 from models.training.loop import Training
 from models.training.strategy import distributed_batches
 from tests.python_process import answer_of
@@ -147,6 +147,14 @@ def test_statistics_are_those_of_the_averaged_weights(tmp_path: Path) -> None:
     kept = norm.moving_variance.numpy()
     reestimate_batch_statistics(trained, tiny.source().training(0, 0))
     np.testing.assert_allclose(kept, norm.moving_variance.numpy(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("steps, expected", [(20, 0.75), (1000, 0.99), (3, 0.0)])
+def test_batch_norms_momentum_follows_the_number_of_steps(steps: int, expected: float) -> None:
+    model = parse_model_config({**tiny.MODEL, "norm": "batch"}).build(tiny.SPEC)
+    follow_number_of_steps(model, steps)
+    (norm,) = [layer for layer in model.submodules if hasattr(layer, "momentum")]
+    assert norm.momentum == pytest.approx(expected)
 
 
 def test_a_table_costs_no_pass_over_its_rows() -> None:
