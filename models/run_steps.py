@@ -86,6 +86,7 @@ def is_calibrated(run: RunDirectory) -> bool:
 def calibrate_run(trained: TrainedRun, say: Say = _quietly) -> None:
     """Exact correction for loss and down-sampling, then the residual on the validation split."""
     from models.calibration import Calibration, LossCorrection, fit_calibration
+    from pipeline.records.time_clusters import time_clusters
 
     run, data = trained.run, trained.data
     kind = run.calibration_config.kind
@@ -100,6 +101,7 @@ def calibrate_run(trained: TrainedRun, say: Say = _quietly) -> None:
             held_out.weight,
             correction=correction,
             residual="identity" if kind == "none" else kind,
+            clusters=time_clusters(data, "validation"),
         )
         report = {
             key: finite_or_none(value) if isinstance(value, dict) else value
@@ -177,13 +179,21 @@ def evaluate_run(
         return kept
     from models.metrics import evaluate
     from pipeline.records.segments import check_segments, segment_columns
+    from pipeline.records.time_clusters import time_clusters
 
     data = trained.data
     check_segments(data, segments)
     scored = _score(trained, split)
     calibrated = np.asarray(trained.calibration.logits(scored.logit))
     columns = segment_columns(data, split, segments) if segments else None
-    found = evaluate(scored.label, calibrated, scored.weight, columns, num_replicates=_REPLICATES)
+    found = evaluate(
+        scored.label,
+        calibrated,
+        scored.weight,
+        columns,
+        num_replicates=_REPLICATES,
+        clusters=time_clusters(data, split),
+    )
     truth = None
     if _TRUTH in data.spec.carry:
         true = scored.carry[:, data.spec.carry.index(_TRUTH)].astype(np.float64)

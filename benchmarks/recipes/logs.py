@@ -82,7 +82,7 @@ LOGS = (
 
 def available(log: RecipeLog) -> bool:
     """Whether the log can be had here: drawn, or below $CLICKPARITY_SAMPLE_DATA."""
-    return not log.files or bool(os.environ.get(SAMPLES)) and _source(log).exists()
+    return not log.files or (bool(os.environ.get(SAMPLES)) and _source(log).exists())
 
 
 def prepare(log: RecipeLog, workdir: Path) -> DataDirectory:

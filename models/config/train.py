@@ -222,7 +222,7 @@ class TrainConfig(StrictConfig):
     reestimate_batch_statistics: bool = True
     reestimate_batches: int = Field(200, ge=1)
     evaluation_batch_size: Annotated[int, Changes.EVALUATION] = Field(8192, ge=1)
-    one_epoch_tolerance: Annotated[float, Changes.NOTHING] = Field(0.005, ge=0)
+    one_epoch_tolerance: float = Field(0.005, ge=0)
 
     @model_validator(mode="before")
     @classmethod
