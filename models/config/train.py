@@ -272,6 +272,17 @@ class TrainConfig(StrictConfig):
     def _true_means_defaults(cls, raw: Any) -> Any:
         return {True: {}, False: None}.get(raw, raw) if isinstance(raw, bool) else raw
 
+    @field_validator("epochs", "early_stopping", mode="before")
+    @classmethod
+    def _auto_is_the_only_word(cls, raw: Any) -> Any:
+        if isinstance(raw, str) and raw != "auto" and not raw.isdecimal():
+            raise ConfigError(
+                'train.epochs is a number or "auto", train.early_stopping "auto", true, false or options',
+                repr(raw),
+                "Leave it out: both are auto then.",
+            )
+        return raw
+
     @field_validator("averaging", mode="before")
     @classmethod
     def _name_the_averaging(cls, raw: Any) -> Any:
