@@ -6,6 +6,7 @@ TensorFlow is imported inside a step, only when it has something to do.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -207,10 +208,33 @@ def evaluate_run(
             name: {value: Metrics.of(metrics) for value, metrics in values.items()}
             for name, values in found["segments"].items()
         },
+        calibration_says=_calibration_says(trained, split, found["overall"]),
     )
     known = run.read_json("metrics.json") if run.has("metrics.json") else {}
     run.write_json("metrics.json", {**known, split: evaluation.to_json()})
     return evaluation
+
+
+def _calibration_says(trained: TrainedRun, split: str, found: Mapping[str, Any]) -> str:
+    """What the calibration ratio of a split says, drift told from a model that was never calibrated."""
+    from models.metrics import Interval, calibration_verdict
+
+    def interval(metrics: Mapping[str, Any]) -> Interval:
+        names = ("calibration_ratio", "calibration_ratio_low", "calibration_ratio_high")
+        estimate, low, high = (
+            math.nan if (value := metrics.get(name)) is None else float(value) for name in names
+        )
+        return Interval(estimate, low, high, math.nan)
+
+    run, data = trained.run, trained.data
+    report = run.read_report("calibration.json", StoredCalibration).report
+    rates = None
+    if data.num_rows("validation"):
+        rates = data.label_rate("validation"), data.label_rate(split)
+    verdict = calibration_verdict(
+        interval(found), fitted=interval(report.get("calibrated", {})), base_rates=rates
+    )
+    return verdict.value
 
 
 def _against_truth(

@@ -10,11 +10,11 @@ import dataclasses
 from enum import StrEnum
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from models.evaluation import Metrics
+from models.evaluation import Evaluation, Metrics
 from models.run_directory import RunDirectory
-from pipeline.errors import GateError
+from pipeline.errors import ConfigError, GateError
 from pipeline.reports import Report
 from pipeline.statistics.drift import DriftReport
 from pipeline.strict_config import Changes, StrictConfig
@@ -40,12 +40,24 @@ class GateConfig(StrictConfig):
     Attributes:
         min_auc: of the test split.
         max_calibration_error: |mean prediction / mean label - 1|.
+        calibration_band: lowest and highest mean prediction / mean label; refused where its whole 95 %
+            interval lies outside. None: no band.
     """
 
     label: ClassVar[str] = "gate"
     changes: ClassVar[Changes] = Changes.GATE
     min_auc: float | None = Field(None, ge=0, le=1)
     max_calibration_error: float | None = Field(None, gt=0)
+    calibration_band: tuple[float, float] | None = (0.8, 1.25)
+
+    @field_validator("calibration_band")
+    @classmethod
+    def _holds_one(cls, band: tuple[float, float] | None) -> tuple[float, float] | None:
+        if band is not None and not 0.0 < band[0] < 1.0 < band[1]:
+            raise ConfigError(
+                "gate.calibration_band lies around 1", list(band), "Try [0.8, 1.25], or null."
+            )
+        return band
 
 
 class ExportConfig(StrictConfig):
@@ -130,6 +142,23 @@ def quality_gate(test: Metrics, bars: GateConfig) -> Verdict:
                 "mean prediction over mean label on the test split must be near 1",
                 f"{ratio} (gate.max_calibration_error {bar})",
                 "Look at drift between the splits, or widen the bar.",
+            )
+        )
+    band = bars.calibration_band
+    low, high = test.calibration_ratio_low, test.calibration_ratio_high
+    if band and low is not None and high is not None and (low > band[1] or high < band[0]):
+        says = test.calibration_says if isinstance(test, Evaluation) else ""
+        is_drift = says == "drift"
+        reasons.append(
+            Reason(
+                "the interval of mean prediction over mean label on the test split must reach "
+                f"gate.calibration_band [{band[0]:g}, {band[1]:g}]",
+                f"{ratio:.3g} [{low:.3g}, {high:.3g}]{f' ({says})' * bool(says)}",
+                "The base rate has moved since the validation rows: take newer rows, or set "
+                "gate.calibration_band=null."
+                if is_drift
+                else "Look at the calibration's report and the weights of the rows, or set "
+                "gate.calibration_band=null.",
             )
         )
     return Verdict.of("quality", reasons)
