@@ -48,8 +48,12 @@ ROOMS = {
         ("tests/pipeline/test_step_directory*.py",),
     ),
     "repository": Room(
-        ("serving/repository/*.py",),
+        ("serving/repository/[!v]*.py", "serving/repository/versions.py"),
         ("tests/serving/repository/test_*.py",),
+    ),
+    "publish_check": Room(  # each mutant loads a real export
+        ("serving/repository/version_check.py", "serving/export/agreement.py"),
+        ("tests/serving/export/test_agreement.py",),
     ),
     "metrics": Room(
         ("models/metrics/*.py",),

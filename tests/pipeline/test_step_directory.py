@@ -160,11 +160,15 @@ def test_fingerprints_know_values_and_not_the_order_of_keys():
 
 
 def test_a_step_that_fails_leaves_nothing(tmp_path):
+    def fail(staging: Path) -> None:
+        (staging / "out.txt").write_text("x")
+        raise ValueError("the work went wrong")
+
     with (
-        pytest.raises(FileNotFoundError, match="absent"),
+        pytest.raises(ValueError, match="went wrong"),
         step_directory(tmp_path / "goal", "f") as staging,
     ):
-        (staging / "absent/out.txt").write_text("x")
+        fail(staging)
     assert names(tmp_path) == []
 
 
@@ -234,6 +238,31 @@ def test_one_process_at_a_time(tmp_path):
         lock.unlink()  # by the holder: whoever held the old file does not hold the new one
     with exclusive(lock):
         pass
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_a_file_system_without_locks_is_refused_and_nothing_is_left(tmp_path, monkeypatch, removed):
+    lock = tmp_path / "lock"
+
+    def flock(handle, how) -> None:
+        if removed:
+            lock.unlink()
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(ConfigError, match=r"file locks; got .*No locks available"):
+        exclusive(lock).__enter__()
+    assert names(tmp_path) == []
+
+
+def test_what_the_machine_denies_is_said_in_one_message(tmp_path, monkeypatch):
+    def full(path: Path) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("pipeline.step_directory.sync_tree", full)
+    with pytest.raises(ClickparityError, match="space"):
+        finished(tmp_path / "goal")
+    assert names(tmp_path) == []
 
 
 def test_a_lock_whose_file_was_replaced_is_not_held(tmp_path, monkeypatch):

@@ -507,6 +507,21 @@ def test_the_second_publisher_is_told_who_is_first_and_a_killed_one_blocks_nobod
     assert leftovers(tmp_path) == []
 
 
+def test_who_holds_the_lock_is_said_after_a_killed_one_with_a_longer_name(
+    exports, repository, tmp_path
+) -> None:
+    lock = tmp_path / "models/ctr/.publish.lock"
+    repository.publish(exports["A"])
+    assert lock.read_bytes() == b""  # nobody holds it
+    lock.write_text(f'{{"pid": 1, "host": "{"x" * 500}"}}')  # a killed publisher's
+
+    def check(_: Path) -> None:
+        with pytest.raises(ClickparityError, match=f"got process {os.getpid()} on "):
+            ModelRepository(tmp_path / "models", "ctr").publish(exports["C"])
+
+    assert repository.publish(exports["B"], check=check).number == 2
+
+
 def test_many_publishers_at_once_get_different_numbers(exports, tmp_path) -> None:
     start = threading.Barrier(8)
     published: list[tuple[int, str]] = []
