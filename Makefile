@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ROWS ?= 200000
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo test wheel test-all fuzz lint format bench bench-models docs clean
+.PHONY: help install demo test test-random wheel test-all fuzz mutants lint format bench bench-models docs clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -25,6 +25,13 @@ demo: install  ## the whole product on a synthetic log; leaves demo_out/report.h
 test: install  ## every default test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+ifndef SEED
+SEED := $(shell date +%s)
+endif
+test-random: install  ## every default test, files and the tests in them in another order (SEED=... for the same again)
+	@echo "SEED=$(SEED)"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --random-order --random-order-bucket=module --random-order-seed=$(SEED)
+
 wheel: install  ## dist/clickparity-*.whl
 	rm -rf build
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
@@ -35,6 +42,9 @@ test-all: install  ## the slow ones too, and property tests on other examples th
 
 fuzz: install  ## 100,000 good and bad requests against the local server, 20,000 a process
 	@for seed in 0 1 2 3 4; do FUZZ_REQUESTS=20000 FUZZ_SEED=$$seed $(BIN)/python -m pytest -q -s tests/serving/server/test_local_server_storm.py || exit 1; done
+
+mutants: install  ## small faults in gates, calibration, metrics, ...: how many do the tests notice? (MUTANTS="--sample 30 --seed 1 --room drift")
+	$(BIN)/python -m tests.mutation $(MUTANTS)
 
 lint: install  ## ruff, mypy, import contracts
 	$(BIN)/ruff check .

@@ -1,14 +1,16 @@
 """Serving against its peers: one table of ratios, measured in one run.
 
-    python benchmarks/serving.py [--quick|--tiny] [--long] [--only latency|scoring|load] [--out serving.json]
-                                 [--workdir DIR]
+    python benchmarks/serving.py [--quick|--tiny] [--long] [--only latency|batching|scoring|load]
+                                 [--out serving.json] [--workdir DIR]
 
 Latency is `Session::Run` alone, timed inside TF Serving's own C++ loader (it is compiled first where
 that was not done): `compact` and `serving_default` against the bare model on encoded tensors, and
-against the usual design of one input, one StringLookup and one Embedding a feature. Then batch scoring
+against the usual design of one input, one StringLookup and one Embedding a feature. Batching is the
+same for N callers at once with a row each, against one caller with N rows: what a server that joins them
+could win at best, waiting and splitting not counted. Then batch scoring
 against the bare SavedModel fed with ready matrices, and the local server under mixed load while
 versions change (30 s; --quick 15 s; --long 10 minutes), every answer checked. `--only` measures one
-of the three. Progress goes to stderr.
+of the four. Progress goes to stderr.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ from pipeline.records.data_directory import DataDirectory  # noqa: E402
 from pipeline.records.encoded import model_inputs  # noqa: E402
 from pipeline.schema import FeatureSchema  # noqa: E402
 
-PARTS = ("latency", "scoring", "load")
+PARTS = ("latency", "batching", "scoring", "load")
+CALLERS = (1, 2, 4, 8, 16)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +150,51 @@ def latency(
                 least[name][size] = min(least[name][size], timing.min_ns / 1000)
     middle = {n: {s: float(np.median(v)) for s, v in by.items()} for n, by in medians.items()}
     return {"rounds_us": medians, "median_us": middle, "min_us": least, "calls": extent.calls}
+
+
+# ------------------------------------------------------------------------------------- batching
+
+
+def batching(data: DataDirectory, export_dir: Path, extent: Extent) -> dict[str, Any]:
+    """N callers with a row each against one caller with N rows, by N: microseconds and rows a second."""
+    from pipeline.transform.parity_sample import real_rows
+    from serving.loader.cpp_loader import time_with_loader
+    from serving.loader.loader_choice import find_loader
+
+    loader = find_loader("auto", say)
+    if loader.binary is None:
+        return {"skipped": loader.reason}
+    raw, _ = real_rows(data, max(CALLERS))
+    row = raw.take(slice(0, 1)).compact()
+    found: dict[str, Any] = {}
+    for callers in CALLERS:
+        rounds: dict[str, list[list[float]]] = {"alone": [], "joined": []}
+        joined = raw.take(slice(0, callers)).compact()
+        for repetition in range(extent.rounds):
+            say(f"batching, {callers} callers, round {repetition + 1} of {extent.rounds}")
+            for name, request, threads in (("alone", row, callers), ("joined", joined, 1)):
+                (timing,) = time_with_loader(
+                    loader.binary,
+                    export_dir,
+                    "compact",
+                    [request],
+                    repeat=extent.calls,
+                    callers=threads,
+                )
+                rows_per_s = timing.calls_per_s * (callers if name == "joined" else 1)
+                figures = [timing.median_ns / 1e3, timing.p99_ns / 1e3, rows_per_s]
+                rounds[name].append(figures)
+        found[str(callers)] = {
+            name: dict(
+                zip(
+                    ("median_us", "p99_us", "rows_per_s"),
+                    np.median(np.array(each), axis=0).tolist(),
+                    strict=True,
+                )
+            )
+            for name, each in rounds.items()
+        }
+    return {"callers": found}
 
 
 # ------------------------------------------------------------------------------------- batch scoring
@@ -269,6 +317,15 @@ def show(found: dict[str, Any]) -> str:
             if us
             else f"latency: skipped; {found['latency']['skipped']}"
         )
+    if "batching" in found:
+        of = found["batching"].get("callers", {})
+        lines = [
+            [n, *(f"{v[k][f]:,.0f}" for k in v for f in ("median_us", "p99_us", "rows_per_s"))]
+            for n, v in of.items()
+        ]
+        head = ["callers", "alone: us", "p99", "rows/s", "joined: us", "p99", "rows/s"]
+        skipped = found["batching"].get("skipped")
+        parts.append(f"batching skipped: {skipped}" if skipped else table(head, lines))
     if "scoring" in found:
         score = found["scoring"]
         parts.append(
@@ -318,6 +375,8 @@ def main(argv: list[str] | None = None) -> int:
         parts = PARTS if arguments.only is None else (arguments.only,)
         if "latency" in parts:
             found["latency"] = latency(data, runs[0], exports[0], workdir, extent)
+        if "batching" in parts:
+            found["batching"] = batching(data, exports[0], extent)
         if "scoring" in parts:
             say("batch scoring")
             found["scoring"] = scoring(data, exports[0], workdir, extent)

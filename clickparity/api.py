@@ -53,12 +53,14 @@ def synthesize(
         >>> len(files)
         4
     """
+    from pipeline.paths import local_path
     from pipeline.step_directory import make_writable
     from pipeline.synthetic.log import SyntheticLog, write_log
 
     log = SyntheticLog(num_rows=rows, ctr=ctr, num_days=days, seed=seed)
-    make_writable(Path(out))
-    return [Path(path) for path in write_log(log, Path(out), num_files=files)]
+    folder = local_path(out, "out")
+    make_writable(folder)
+    return [Path(path) for path in write_log(log, folder, num_files=files)]
 
 
 def preprocess(
@@ -236,7 +238,7 @@ def publish(
     """
     from jobs.steps import publish_trained
 
-    return publish_trained(_opened(run), Path(models_dir), name, config=config, settings=settings)
+    return publish_trained(_opened(run), models_dir, name, config=config, settings=settings)
 
 
 def load_model(path: AnyPath) -> ScoringModel:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.strict_config import did_you_mean
@@ -39,6 +40,7 @@ def check_beam_options(options: Sequence[str]) -> None:
         return
     if not options[0].startswith("--"):
         raise ConfigError("an argument without an option before it has no meaning", options[0])
+    from apache_beam.io.filesystems import FileSystems
     from apache_beam.options.pipeline_options import PipelineOptions
 
     log = logging.getLogger(PipelineOptions.__module__)
@@ -61,4 +63,30 @@ def check_beam_options(options: Sequence[str]) -> None:
         near = did_you_mean(f"--{name}", options_there).partition("Allowed:")[0]
         raise ConfigError(
             "neither clickparity nor Beam has this option", f"--{name}", f"{near}See --help."
+        )
+    FileSystems.set_options(parsed)  # hdfs:// has its host among them
+    if known.get("runner"):
+        _check_runner(parsed, str(known["runner"]))
+
+
+def _check_runner(options: Any, runner: str) -> None:
+    """Makes the runner, and asks Beam whether it has all that it needs (Dataflow: a project, a bucket)."""
+    from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
+    from apache_beam.runners import create_runner
+
+    try:
+        complaints = PipelineOptionsValidator(options, create_runner(runner)).validate()
+    except Exception as error:
+        said, _, valid = str(error).partition(". Valid values are ")
+        remedy = f"Allowed: {valid.partition(' or the fully')[0]}." if valid else ""
+        if isinstance(error, ImportError):
+            remedy = "Try: pip install 'apache-beam[gcp]'."
+        raise ConfigError(
+            "--runner must be a runner that Beam has here", f"{runner} ({said[:200]})", remedy
+        ) from None
+    if complaints:
+        raise ConfigError(
+            f"{runner} must have the options that it needs",
+            " ".join(complaints),
+            "Add them to the command line, such as --project=... --region=...",
         )

@@ -19,6 +19,8 @@ from typing import Any
 from jobs.command import Command, Group, commands
 from jobs.logs import FORMATS, logging_to_stderr
 from pipeline.errors import ClickparityError, ConfigError, Interrupted
+from pipeline.machine_faults import machine_error
+from pipeline.plain_text import plain
 
 __all__ = ["entry_point", "main"]
 
@@ -115,12 +117,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         except BrokenPipeError:
             sys.stderr.close()
             return 0
-        except Exception:
+        except Exception as error:
+            fault = machine_error(error)
+            if fault is not None:
+                print(f"clickparity: {fault}", file=sys.stderr)
+                return fault.exit_code
             if not structured:
                 raise
             _LOG.exception("unexpected error")
             return 1
-    print(json.dumps(result, default=str) if arguments.json else text)
+    print(json.dumps(result, default=str) if arguments.json else plain(text, lines=True))
     return 0
 
 

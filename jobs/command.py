@@ -9,10 +9,14 @@ from __future__ import annotations
 import argparse
 import importlib
 import pkgutil
+from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, Protocol, cast
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, cast
 
 import jobs.commands
+from pipeline.errors import ConfigError
+from pipeline.paths import RemotePath, local_path, parse_path, scheme_of
 
 __all__ = [
     "Answer",
@@ -21,6 +25,10 @@ __all__ = [
     "add_config_arguments",
     "add_models_argument",
     "commands",
+    "input_pattern",
+    "local",
+    "models_directory",
+    "schema_name",
 ]
 
 Answer = tuple[Any, str]
@@ -70,10 +78,48 @@ def commands() -> dict[str, Command]:
     }
 
 
+# Each path argument is parsed by one of these, before anything is imported, read or written.
+
+
+def local(text: str) -> Path:
+    """The type of an argument that is a path of this machine."""
+    return _typed(lambda: local_path(text, "it"))
+
+
+def models_directory(text: str) -> Path | RemotePath:
+    """The type of --models: a local directory or a bucket."""
+    return _typed(lambda: parse_path(text, "it", schemes=("gs",)))
+
+
+def input_pattern(text: str) -> str:
+    """The type of a path or glob of input files: local, or on any store for which Beam has a file system."""
+    return _typed(lambda: str(parse_path(text, "it", schemes=(scheme_of(text),))))
+
+
+def schema_name(text: str) -> str:
+    """The type of --schema: a preset's name, or a file of this machine."""
+    return _typed(lambda: str(local_path(text, "it")))
+
+
+_T = TypeVar("_T")
+
+
+def _typed(parse: Callable[[], _T]) -> _T:
+    """What `parse` returns; its error without a subject, for argparse names the argument itself."""
+    try:
+        return parse()
+    except ConfigError as error:
+        rule = str(error).removeprefix("it ").removesuffix(".")
+        raise argparse.ArgumentTypeError(rule) from None
+
+
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """--config and --set, as `jobs.config.load_run_config` takes them."""
     parser.add_argument(
-        "--config", metavar="FILE", help="YAML of a pipeline, see configs/ (default: defaults)"
+        "--config",
+        type=local,
+        metavar="FILE",
+        help="YAML of a pipeline, see configs/ (default: defaults)",
     )
     parser.add_argument(
         "--set",
@@ -88,5 +134,9 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 def add_models_argument(parser: argparse.ArgumentParser) -> None:
     """--models: the directory that TF Serving watches."""
     parser.add_argument(
-        "--models", required=True, metavar="DIR", help="the directory that TF Serving watches"
+        "--models",
+        required=True,
+        type=models_directory,
+        metavar="DIR",
+        help="the directory that TF Serving watches; local, or gs://",
     )

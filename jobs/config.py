@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from models.config.calibration import CalibrationConfig
@@ -21,6 +20,7 @@ from pipeline.errors import ConfigError
 from pipeline.preprocessing.config import PreprocessConfig
 from pipeline.statistics.drift import DriftConfig
 from pipeline.strict_config import StrictConfig, config_error, configs_of_option, did_you_mean
+from pipeline.yaml_text import parse_yaml, read_text
 from serving.gates import ExportConfig, GateConfig
 
 __all__ = ["RunConfig", "load_publication_config", "load_run_config"]
@@ -135,14 +135,14 @@ def _read(path: str | Path) -> dict[str, Any]:
     if path.is_dir():
         raise ConfigError("--config must name a file", f"the directory {path}")
     try:
-        raw = yaml.safe_load(path.read_text())
+        text = read_text(path)
     except OSError as error:
         raise ConfigError(
             "--config must name a readable file", f"{path} ({error.strerror})"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = " ".join(str(error).split())
-        raise ConfigError(f"{path} must be YAML", where, "Fix that line.") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} must be YAML", error, "Save it as UTF-8 text.") from None
+    raw = parse_yaml(text, str(path))
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} must be a YAML mapping of sections", type(raw).__name__)
     if isinstance(raw.get("schema"), str):
@@ -168,10 +168,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         raise ConfigError("--set takes section.option=value", repr(override))
     *parents, last = key.split(".")
     _check_section(parents[0] if parents else last)
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"the value of --set {key} must be YAML", repr(text)) from None
+    value = parse_yaml(text, f"the value of --set {key}")
     if isinstance(value, str):
         value = _number(value)
     at, configs = raw, _SECTIONS.get(parents[0], []) if parents else []

@@ -14,6 +14,8 @@ import sys
 from collections.abc import Iterator
 from typing import Literal, TextIO
 
+from pipeline.plain_text import plain
+
 __all__ = ["FORMATS", "LogFormat", "logging_to_stderr"]
 
 LogFormat = Literal["text", "json"]
@@ -36,6 +38,7 @@ def logging_to_stderr(*, verbose: bool = False, log_format: LogFormat = "text") 
         # imported, and others log to the root logger.
         handler.addFilter(lambda record: record.name.partition(".")[0] in _OWN)
     printed: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+    handler.setFormatter(_PlainFormatter())
     if log_format == "json":
         handler.setFormatter(_JsonFormatter())
         printed = contextlib.redirect_stderr(_JsonLines(sys.stderr))
@@ -54,6 +57,13 @@ def logging_to_stderr(*, verbose: bool = False, log_format: LogFormat = "text") 
 def _line(time_s: float, level: str, logger: str, message: str, **more: str) -> str:
     time = datetime.datetime.fromtimestamp(time_s, datetime.UTC).isoformat(timespec="milliseconds")
     return json.dumps({"time": time, "level": level, "logger": logger, "message": message, **more})
+
+
+class _PlainFormatter(logging.Formatter):
+    """A record as text, its control characters written out."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return plain(super().format(record), lines=True)
 
 
 class _JsonFormatter(logging.Formatter):

@@ -78,6 +78,7 @@ def run_pipeline(
         raise ConfigError("a run needs input files", "none", "Give --input GLOB.")
     schema = FeatureSchema.load(config.schema)
     repository = ModelRepository(workdir / "models", config.export.name)  # refuses a bad name now
+    check_beam_options(beam_options or [])
     listing = list_inputs(inputs)
     data_id = data_fingerprint(schema, listing, config.preprocess)
     run_id = weights_identity(config.model, config.train, data_id)
@@ -85,7 +86,6 @@ def run_pipeline(
     done = _finished(config, run_dir, data_dir, data_id, repository)
     if done is not None:
         return done
-    check_beam_options(beam_options or [])
     if not is_finished(data_dir, data_id):
         _check_model_suits(schema, listing, config)
     make_writable(workdir)

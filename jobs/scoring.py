@@ -16,6 +16,7 @@ from typing import Any
 from jobs.show.progress import say
 from pipeline.errors import ConfigError, GateError
 from pipeline.input_listing import InputListing, list_inputs
+from pipeline.paths import local_path
 from pipeline.schema import FeatureSchema
 from pipeline.step_directory import fingerprint_of, is_finished, step_directory
 from serving.export.manifest import MANIFEST_PATH, Manifest, file_sizes, verify_manifest
@@ -63,9 +64,10 @@ def score_files(
     """
     if not 0 <= max_reject_rate <= 1:
         raise ConfigError("--max-reject-rate must lie in 0 .. 1", max_reject_rate)
-    out, export_dir, listing = Path(out), export_of(Path(model)), list_inputs(inputs)
+    out, export_dir = local_path(out, "out"), export_of(local_path(model, "model"))
+    listing = list_inputs(inputs)
     manifest = verify_manifest(export_dir)
-    layout = _layout(export_dir, schema)
+    layout = _layout(export_dir, manifest, schema)
     digest = {path: record.sha256 for path, record in manifest.files.items()}
     asked = (digest, layout.fingerprint(), listing.fingerprint_parts)
     fingerprint = fingerprint_of(
@@ -181,10 +183,14 @@ def export_of(model: Path) -> Path:
     return max(versions, key=lambda path: int(path.name))
 
 
-def _layout(export_dir: Path, schema: str | Path | None) -> FeatureSchema:
-    """How the files are laid out, without label, time and split: for scoring nobody needs them."""
+def _layout(export_dir: Path, manifest: Manifest, schema: str | Path | None) -> FeatureSchema:
+    """How the files are laid out, without label, time and split: for scoring nobody needs them.
+
+    Texts are read by the rules of the model, whoever wrote the schema.
+    """
+    rules = {"rules": manifest.extra.get("value_rules", 1)}
     if schema is not None:
-        return FeatureSchema.load(schema).inputs_only()
+        return FeatureSchema.load(schema).inputs_only().model_copy(update=rules)
     path = export_dir / SCHEMA_PATH
     if not path.is_file():
         raise ConfigError(
@@ -192,7 +198,8 @@ def _layout(export_dir: Path, schema: str | Path | None) -> FeatureSchema:
             f"no {SCHEMA_PATH} in {export_dir}",
             "It is older than `score`: name the schema with --schema, or export again.",
         )
-    return FeatureSchema.from_yaml(path.read_text(), str(path)).inputs_only()
+    found = FeatureSchema.from_yaml(path.read_text(), str(path)).inputs_only()
+    return found.model_copy(update=rules)
 
 
 def _check_inputs(schema: FeatureSchema, manifest: Manifest) -> None:

@@ -9,6 +9,7 @@ from jobs.config import RunConfig, load_publication_config
 from jobs.show.progress import say
 from models import run_steps
 from models.trained_run import TrainedRun
+from pipeline.paths import RemotePath
 from pipeline.records.data_directory import DataDirectory
 from serving.run_steps import Published, evidence_for_the_gates, publish_run
 
@@ -33,7 +34,7 @@ def train_run(
 
 def publish_trained(
     trained: TrainedRun,
-    models_dir: Path,
+    models_dir: str | Path | RemotePath,
     name: str | None = None,
     *,
     config: str | Path | None = None,

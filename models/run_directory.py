@@ -33,7 +33,9 @@ import yaml
 from models.config.calibration import CalibrationConfig
 from models.config.model import ModelConfig, parse_model_config
 from models.config.train import TrainConfig, parse_train_config
-from pipeline.errors import ConfigError
+from pipeline.errors import ClickparityError, ConfigError
+from pipeline.machine_faults import MachineError, machine_error
+from pipeline.paths import local_path
 from pipeline.records.encoded import EncodedSpec
 from pipeline.reports import Report
 from pipeline.step_directory import SUCCESS, fingerprint_of, write_atomically
@@ -131,7 +133,13 @@ class RunDirectory:
             ConfigError: `path` holds another run, is a file, or cannot be written.
         """
         plain: dict[str, Any] = json.loads(json.dumps(config, default=str))
-        run = cls(Path(path), plain, data_fingerprint, os.path.abspath(data_path), "")
+        run = cls(
+            local_path(path, "a run directory"),
+            plain,
+            data_fingerprint,
+            os.path.abspath(data_path),
+            "",
+        )
         run = dataclasses.replace(run, fingerprint=run.model_identity)
         if (run.path / "config.yaml").exists():
             before = cls.open(path)
@@ -436,7 +444,9 @@ def _write_npz(path: Path, arrays: _LazyArrays) -> None:
         os.fsync(file.fileno())
 
 
-def _cannot_write(path: Path, error: OSError) -> ConfigError:
+def _cannot_write(path: Path, error: OSError) -> ClickparityError:
+    if isinstance(fault := machine_error(error, path), MachineError):
+        return fault
     return ConfigError(
         "the run directory must be writable",
         f"{path} ({error.strerror or error})",

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 
+from pipeline.plain_text import plain, shortened
+
 __all__ = [
     "ClickparityError",
     "ConfigError",
@@ -19,13 +21,16 @@ __all__ = [
     "reason_of",
 ]
 
+_MOST_SHOWN = 2000  # characters of the value received
+
 
 class ClickparityError(Exception):
     """One message with rule, value received and remedy.
 
     Args:
         rule: what must hold, as a sentence fragment ("groups must divide units").
-        received: the value that broke the rule; left out of the message when None.
+        received: the value that broke the rule; left out of the message when None, cut when long. Control
+            characters in a message are written out.
         remedy: what to do about it, as a sentence ("Try groups=20.").
     """
 
@@ -33,8 +38,8 @@ class ClickparityError(Exception):
 
     def __init__(self, rule: str, received: object = None, remedy: str = "") -> None:
         self.rule, self.received, self.remedy = rule, received, remedy
-        got = "" if received is None else f"; got {received}"
-        super().__init__(f"{rule}{got}." + (f" {remedy}" if remedy else ""))
+        got = "" if received is None else f"; got {shortened(str(received), _MOST_SHOWN)}"
+        super().__init__(plain(f"{rule}{got}." + (f" {remedy}" if remedy else ""), lines=True))
 
     def __reduce__(self) -> tuple[type, tuple[str, object, str]]:
         """Survives pickling, which is how Beam carries an error out of a worker process."""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.errors import ConfigError, DataError
-from pipeline.paths import is_remote
+from pipeline.paths import is_remote, reachable
 
 __all__ = ["InputFile", "InputListing", "check_unchanged", "list_inputs"]
 
@@ -137,16 +137,8 @@ def _local_file(path: str) -> InputFile | None:
 def _list_remote(pattern: str) -> list[InputFile]:
     from apache_beam.io.filesystems import FileSystems
 
-    try:
+    with reachable(pattern, "--input"):
         (result,) = FileSystems.match([pattern])
-    except ValueError:  # so Beam says that it has no file system for this scheme
-        scheme = pattern.partition("://")[0]
-        extra = {"gs": "gcp", "s3": "aws"}.get(scheme)
-        raise ConfigError(
-            "--input must be on a file system that Beam can reach",
-            repr(pattern),
-            f"Try: pip install 'apache-beam[{extra}]'." if extra else f"Is {scheme}:// a typo?",
-        ) from None
     return [_of_metadata(metadata) for metadata in result.metadata_list]
 
 

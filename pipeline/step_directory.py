@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ClickparityError, ConfigError
+from pipeline.machine_faults import MachineError, machine_error
+from pipeline.paths import local_path
 
 __all__ = [
     "SUCCESS",
@@ -56,12 +58,21 @@ def exclusive(lock: Path) -> Iterator[None]:
 
     Raises:
         ClickparityError: another process holds it (exit 1: a retry may help).
+        ConfigError: the file system has no locks.
     """
     with open(lock, "a+") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise _busy(lock) from None
+        except OSError as error:  # ENOLCK, ENOTSUP: a network file system without a lock service
+            lock.unlink(missing_ok=True)
+            raise ConfigError(
+                "the output must be on a file system with file locks",
+                f"{lock} ({error.strerror or error})",
+                "Choose a local directory, or mount this one with locks (NFS: start its lock service, "
+                "or mount with local_lock=flock where one machine alone writes there).",
+            ) from None
         # Whoever held the lock before may have removed the file that we hold now.
         if not lock.exists() or os.fstat(handle.fileno()).st_ino != lock.stat().st_ino:
             raise _busy(lock)
@@ -83,6 +94,7 @@ def step_directory(goal: Path, fingerprint: str) -> Iterator[Path]:
     Raises:
         ConfigError: `goal` cannot be written, or already holds something else.
         ClickparityError: another process works on it.
+        MachineError: the disk is full, say; the staging directory is removed.
     """
     if (
         goal.exists()
@@ -113,6 +125,10 @@ def step_directory(goal: Path, fingerprint: str) -> Iterator[Path]:
                 goal.rmdir()
             os.rename(staging, goal)
             flush_to_disk(goal.parent)
+        except Exception as error:
+            if (fault := machine_error(error, goal)) is not None:
+                raise fault from error
+            raise
         finally:
             shutil.rmtree(staging, ignore_errors=True)
             lock.unlink(missing_ok=True)
@@ -122,14 +138,18 @@ def make_writable(directory: Path) -> None:
     """Creates `directory` and proves that it can be written.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: it cannot, or lies on a store (a scheme), which is never taken for a local folder.
+        MachineError: the disk is full.
     """
+    local_path(directory, "an output directory")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         probe = directory / f".probe-{os.getpid()}"
         probe.touch()
         probe.unlink()
     except OSError as error:
+        if isinstance(fault := machine_error(error, directory), MachineError):
+            raise fault from None
         raise ConfigError(
             "the output directory must be writable",
             f"{directory} ({error.strerror or error})",

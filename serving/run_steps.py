@@ -16,6 +16,7 @@ from models.evaluation import Metrics
 from models.run_directory import RunDirectory
 from models.trained_run import TrainedRun
 from pipeline.errors import ConfigError, GateError
+from pipeline.paths import RemotePath
 from pipeline.reports import Report
 from serving.export.manifest import verify_manifest
 from serving.gates import (
@@ -159,7 +160,11 @@ class Published(Report):
 
 
 def publish_run(
-    run: RunDirectory, test: Metrics, models_dir: Path, bars: GateConfig, export: ExportConfig
+    run: RunDirectory,
+    test: Metrics,
+    models_dir: str | Path | RemotePath,
+    bars: GateConfig,
+    export: ExportConfig,
 ) -> Published:
     """Asks the gates, then publishes the very bytes that were checked.
 

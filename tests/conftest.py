@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pipeline.records.data_directory import DataDirectory
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# As models.keras2 does: a test file that imports TensorFlow Recommenders first must pass alone too.
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 # The same examples in every run, so that a commit that passed passes again; `make test-all` tries others.
 hypothesis.settings.register_profile("repeatable", derandomize=True)
 hypothesis.settings.load_profile("repeatable")

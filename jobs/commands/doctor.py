@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from jobs.command import Answer, Group
+from jobs.command import Answer, Group, local
 
 __all__ = ["GROUP", "HELP", "add_arguments", "main"]
 
@@ -15,7 +15,11 @@ HELP = "what this machine has for the commands, and what it lacks"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     parser.add_argument(
-        "--workdir", default=".", metavar="DIR", help="where runs will be written (default: here)"
+        "--workdir",
+        default=".",
+        type=local,
+        metavar="DIR",
+        help="where runs will be written (default: here)",
     )
 
 
@@ -23,14 +27,13 @@ def main(arguments: argparse.Namespace) -> Answer:
     """Lists every finding; exit 2 when something that every run needs is missing."""
     import dataclasses
     import json
-    from pathlib import Path
 
     from jobs.doctor import Status, probes
     from jobs.show.progress import say
     from jobs.show.tables import table
     from pipeline.errors import ConfigError
 
-    findings = [probe() for probe in probes(Path(arguments.workdir))]
+    findings = [probe() for probe in probes(arguments.workdir)]
     broken = [f for f in findings if f.status is Status.BROKEN]
     result = {"ok": not broken, "findings": [dataclasses.asdict(f) for f in findings]}
     text = table(["", "", "found"], [[f.name, f.status.value, f.found] for f in findings])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from jobs.command import Answer, Group, add_config_arguments
+from jobs.command import Answer, Group, add_config_arguments, local
 
 __all__ = ["GROUP", "HELP", "add_arguments", "main"]
 
@@ -14,9 +14,15 @@ HELP = "compare a data directory with an earlier one (a gate)"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    parser.add_argument("--data", required=True, metavar="DATA_DIR", help="the new data")
     parser.add_argument(
-        "--against", required=True, metavar="DATA_DIR", help="the data that was accepted last"
+        "--data", required=True, type=local, metavar="DATA_DIR", help="the new data"
+    )
+    parser.add_argument(
+        "--against",
+        required=True,
+        type=local,
+        metavar="DATA_DIR",
+        help="the data that was accepted last",
     )
     add_config_arguments(parser)
 

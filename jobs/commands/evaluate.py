@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from jobs.command import Answer, Group
+from jobs.command import Answer, Group, local
 
 __all__ = ["GROUP", "HELP", "add_arguments", "main"]
 
@@ -14,7 +14,9 @@ HELP = "metrics of a run on a split"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    parser.add_argument("--run", required=True, metavar="RUN_DIR", help="the run to measure")
+    parser.add_argument(
+        "--run", required=True, type=local, metavar="RUN_DIR", help="the run to measure"
+    )
     parser.add_argument("--split", default="test", help="train, validation or test (default: test)")
     parser.add_argument(
         "--by",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from jobs.command import Answer, Group, add_config_arguments, add_models_argument
+from jobs.command import Answer, Group, add_config_arguments, add_models_argument, local
 
 __all__ = ["GROUP", "HELP", "add_arguments", "main"]
 
@@ -15,7 +15,7 @@ HELP = "gate on the parity report, then publish the same bytes"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     parser.add_argument(
-        "--run", required=True, metavar="RUN_DIR", help="a run that `parity` has passed"
+        "--run", required=True, type=local, metavar="RUN_DIR", help="a run that `parity` has passed"
     )
     add_models_argument(parser)
     parser.add_argument(
@@ -29,14 +29,12 @@ def main(arguments: argparse.Namespace) -> Answer:
 
     The run's own gate and export options hold; --config and --set replace them, and are kept.
     """
-    from pathlib import Path
-
     from jobs.steps import publish_trained
     from models.trained_run import TrainedRun
 
     published = publish_trained(
         TrainedRun(arguments.run),
-        Path(arguments.models),
+        arguments.models,
         arguments.name,
         config=arguments.config,
         settings=arguments.set,

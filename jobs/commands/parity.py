@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from jobs.command import Answer, Group
+from jobs.command import Answer, Group, local
 
 __all__ = ["GROUP", "HELP", "add_arguments", "main"]
 
@@ -14,8 +14,12 @@ HELP = "build RUN_DIR/export and prove that it scores as trained"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    parser.add_argument("--run", required=True, metavar="RUN_DIR", help="the trained run to prove")
-    parser.add_argument("--against", metavar="RUN_DIR", help="a second run to compare with")
+    parser.add_argument(
+        "--run", required=True, type=local, metavar="RUN_DIR", help="the trained run to prove"
+    )
+    parser.add_argument(
+        "--against", type=local, metavar="RUN_DIR", help="a second run to compare with"
+    )
     parser.add_argument(
         "--cpp-loader",
         choices=("auto", "on", "off"),

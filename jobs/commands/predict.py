@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from jobs.command import Answer, Group
+from jobs.command import Answer, Group, input_pattern, schema_name
 
 __all__ = ["GROUP", "HELP", "add_arguments", "main"]
 
@@ -19,10 +19,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--name", required=True, metavar="NAME", help="of the served model")
     parser.add_argument(
-        "--input", required=True, nargs="+", metavar="FILE", help="raw rows, scored in this order"
+        "--input",
+        required=True,
+        nargs="+",
+        type=input_pattern,
+        metavar="FILE",
+        help="raw rows, scored in this order",
     )
     parser.add_argument(
         "--schema",
+        type=schema_name,
         metavar="NAME|FILE",
         help="layout of the files (default: by the ending: CSV with a header, Parquet, JSON Lines)",
     )
@@ -33,6 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="which API the address belongs to (default: grpc)",
     )
     parser.add_argument("--rows", type=int, help="score only this many rows (default: all)")
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="rows a request, at most (default: 512; fewer where the server takes fewer)",
+    )
 
 
 def main(arguments: argparse.Namespace) -> Answer:
@@ -46,6 +58,7 @@ def main(arguments: argparse.Namespace) -> Answer:
         protocol=arguments.protocol,
         schema=arguments.schema,
         limit=arguments.rows,
+        batch_size=arguments.batch_size,
     )
     probability = answers.probability.tolist()
     result = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from jobs.command import Answer, Group, add_config_arguments
+from jobs.command import Answer, Group, add_config_arguments, input_pattern, local, schema_name
 
 __all__ = ["GROUP", "HELP", "add_arguments", "main"]
 
@@ -18,13 +18,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--schema",
         required=True,
+        type=schema_name,
         metavar="NAME|FILE",
         help="a preset such as criteo, or a YAML file",
     )
-    parser.add_argument("--input", required=True, nargs="+", metavar="GLOB", help="raw click logs")
-    parser.add_argument("--out", required=True, metavar="DATA_DIR", help="a new or empty directory")
+    parser.add_argument(
+        "--input",
+        required=True,
+        nargs="+",
+        type=input_pattern,
+        metavar="GLOB",
+        help="raw click logs",
+    )
+    parser.add_argument(
+        "--out", required=True, type=local, metavar="DATA_DIR", help="a new or empty directory"
+    )
     parser.add_argument(
         "--base-statistics",
+        type=local,
         metavar="DIR",
         help="`statistics` folder of earlier data whose vocabulary ids are kept",
     )

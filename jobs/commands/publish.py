@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from jobs.command import Answer, Group, add_models_argument
+from jobs.command import Answer, Group, add_models_argument, local
 
 __all__ = ["GROUP", "HELP", "add_arguments", "main"]
 
@@ -15,7 +15,11 @@ HELP = "publish an export as the next version"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     parser.add_argument(
-        "--export", required=True, metavar="DIR", help="a SavedModel, e.g. RUN_DIR/export"
+        "--export",
+        required=True,
+        type=local,
+        metavar="DIR",
+        help="a SavedModel, e.g. RUN_DIR/export",
     )
     add_models_argument(parser)
     parser.add_argument("--name", required=True, metavar="NAME", help="of the served model")

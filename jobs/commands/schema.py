@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from jobs.command import Answer, Group
+from jobs.command import Answer, Group, input_pattern, local
 
 __all__ = ["GROUP", "HELP", "add_arguments", "main"]
 
@@ -17,8 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "action", choices=("infer",), help="infer: from the columns and values of FILE"
     )
-    parser.add_argument("file", metavar="FILE", help="CSV, TSV, JSON Lines or Parquet")
-    parser.add_argument("--out", metavar="FILE", help="a new YAML file (default: print the schema)")
+    parser.add_argument(
+        "file", type=input_pattern, metavar="FILE", help="CSV, TSV, JSON Lines or Parquet"
+    )
+    parser.add_argument(
+        "--out", type=local, metavar="FILE", help="a new YAML file (default: print the schema)"
+    )
     parser.add_argument(
         "--label",
         metavar="COLUMN",
@@ -34,23 +38,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> Answer:
     """Prints the YAML, or writes it to --out; a file that is there is never overwritten."""
+    import os
     from pathlib import Path
 
     from jobs.show.progress import say
     from pipeline.errors import ConfigError
+    from pipeline.paths import is_remote, open_for_reading, reachable
     from pipeline.schema_inference.infer import infer_schema
+    from pipeline.step_directory import make_writable, write_atomically
 
     out = Path(arguments.out) if arguments.out else None
     if out is not None and out.exists():
         raise ConfigError("--out must be a new file", str(out), "Remove it, or choose another.")
+    if out is not None and not out.parent.is_dir():
+        raise ConfigError(
+            "--out must lie in a folder that exists", str(out), f"Try: mkdir -p {out.parent}."
+        )
     if arguments.sample_rows < 1:
         raise ConfigError("--sample-rows must be 1 or more", arguments.sample_rows)
-    if not Path(arguments.file).is_file() and "://" not in arguments.file:
+    if is_remote(arguments.file):
+        with reachable(arguments.file, "FILE"), open_for_reading(arguments.file):
+            pass
+    elif not os.path.isfile(arguments.file):
         raise ConfigError("FILE must be a readable file", repr(arguments.file), "Check the path.")
     inferred = infer_schema(arguments.file, arguments.sample_rows, label=arguments.label)
     result = {"schema": inferred.schema.model_dump(mode="json"), "left_out": inferred.left_out}
     if out is None:
         return result, inferred.yaml.rstrip("\n")
-    out.write_text(inferred.yaml)
+    make_writable(out.parent)
+    write_atomically(out, inferred.yaml)
     say(f"check {out}, then: clickparity preprocess --schema {out} --input GLOB --out DATA_DIR")
     return {**result, "out": str(out)}, f"{len(inferred.schema.features)} features in {out}"

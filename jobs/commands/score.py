@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from jobs.command import Answer, Group
+from jobs.command import Answer, Group, input_pattern, local, schema_name
 
 __all__ = ["GROUP", "HELP", "add_arguments", "main"]
 
@@ -18,15 +18,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         required=True,
+        type=local,
         metavar="DIR",
         help="an export, a published version, or MODELS/NAME (its latest version)",
     )
     parser.add_argument(
-        "--input", required=True, nargs="+", metavar="GLOB", help="files of raw rows"
+        "--input",
+        required=True,
+        nargs="+",
+        type=input_pattern,
+        metavar="GLOB",
+        help="files of raw rows",
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="a new or empty directory")
     parser.add_argument(
-        "--schema", metavar="NAME|FILE", help="layout of the files (default: as the training data)"
+        "--out", required=True, type=local, metavar="DIR", help="a new or empty directory"
+    )
+    parser.add_argument(
+        "--schema",
+        type=schema_name,
+        metavar="NAME|FILE",
+        help="layout of the files (default: as the training data)",
     )
     parser.add_argument(
         "--format",

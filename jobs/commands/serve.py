@@ -17,13 +17,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_models_argument(parser)
     parser.add_argument("--name", help="serve only this model (default: all)")
     parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)"
+        "--host",
+        help="address to listen on (default: 127.0.0.1; TF Serving: all, it cannot be given one)",
     )
     parser.add_argument(
-        "--grpc-port", type=int, default=8500, help="0: any free port (default: 8500)"
+        "--grpc-port",
+        type=int,
+        default=8500,
+        help="0: any free port, not for TF Serving (default: 8500)",
     )
     parser.add_argument(
-        "--rest-port", type=int, default=8501, help="0: any free port (default: 8501)"
+        "--rest-port",
+        type=int,
+        default=8501,
+        help="0: any free port, not for TF Serving (default: 8501)",
     )
 
 

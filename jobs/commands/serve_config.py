@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 from pathlib import Path
 
-from jobs.command import Answer, Group, add_models_argument
+from jobs.command import Answer, Group, add_models_argument, local
 
 __all__ = ["GROUP", "HELP", "add_arguments", "main"]
+
+_LOG = logging.getLogger(__name__)
 
 GROUP = Group.SERVE
 HELP = "write the files that TF Serving is started with"
@@ -17,39 +20,63 @@ HELP = "write the files that TF Serving is started with"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     add_models_argument(parser)
-    parser.add_argument("--out", required=True, metavar="DIR", help="where the files are written")
+    parser.add_argument(
+        "--out", required=True, type=local, metavar="DIR", help="where the files are written"
+    )
     parser.add_argument("--name", help="only this model (required when --models is gs://)")
     parser.add_argument(
         "--base-path", metavar="DIR", help="the path of --models on the server (default: the same)"
     )
     parser.add_argument(
+        "--batching",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="join several callers' rows into one batch, and their errors (default: no)",
+    )
+    parser.add_argument(
         "--num-batch-threads",
         type=int,
         default=os.cpu_count() or 4,
-        help="batches scored at once (default: CPU cores here)",
+        help="with --batching: batches scored at once (default: CPU cores here)",
     )
 
 
 def main(arguments: argparse.Namespace) -> Answer:
-    """Writes OUT/models.config, monitoring.config and batching_parameters.txt."""
+    """Writes OUT/models.config and monitoring.config, with --batching batching_parameters.txt."""
     from pipeline.errors import ConfigError
+    from pipeline.paths import RemotePath
     from serving.server.tensorflow_config import server_flags, write_server_config
 
-    models_dir = Path(arguments.models)
-    if "://" in arguments.models:
+    models_dir = arguments.models
+    if isinstance(models_dir, RemotePath):
         names = [arguments.name] if arguments.name else []
-        base = arguments.models
+        base = str(models_dir)
     else:
         if not models_dir.is_dir():
-            raise ConfigError("--models must name a directory of models", arguments.models)
+            raise ConfigError("--models must name a directory of models", str(models_dir))
         names = [arguments.name] if arguments.name else _published(models_dir)
-        base = os.path.abspath(arguments.models)
+        base = os.path.abspath(models_dir)
     base = arguments.base_path or base
-    threads = arguments.num_batch_threads
-    out = Path(arguments.out)
-    written = write_server_config(out, models=names, base=base, num_batch_threads=threads)
-    flags = server_flags(os.path.abspath(out))
-    result = {"files": [str(p) for p in written], "models": names, "flags": flags}
+    out, batching = arguments.out, arguments.batching
+    written = write_server_config(
+        out,
+        models=names,
+        base=base,
+        batching=batching,
+        num_batch_threads=arguments.num_batch_threads,
+    )
+    if batching:
+        _LOG.warning(
+            "batching: a request that the model refuses fails every request of its batch; "
+            "PredictClient sends those again, other callers must"
+        )
+    flags = server_flags(os.path.abspath(out), batching=batching)
+    result = {
+        "files": [str(p) for p in written],
+        "models": names,
+        "batching": batching,
+        "flags": flags,
+    }
     return result, "\n".join(["tensorflow_model_server", *(f"    {flag}" for flag in flags)])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from jobs.command import Answer, Group
+from jobs.command import Answer, Group, local
 
 __all__ = ["GROUP", "HELP", "add_arguments", "main"]
 
@@ -15,7 +15,7 @@ HELP = "show the statistics of a data directory"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    parser.add_argument("data", metavar="DATA_DIR", help="what `preprocess` wrote")
+    parser.add_argument("data", type=local, metavar="DATA_DIR", help="what `preprocess` wrote")
 
 
 def main(arguments: argparse.Namespace) -> Answer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from jobs.command import Answer, Group
+from jobs.command import Answer, Group, local
 
 __all__ = ["GROUP", "HELP", "add_arguments", "main"]
 
@@ -15,7 +15,7 @@ HELP = "write a click log whose true click probabilities are known"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     parser.add_argument(
-        "--out", required=True, metavar="DIR", help="where the CSV files are written"
+        "--out", required=True, type=local, metavar="DIR", help="where the CSV files are written"
     )
     parser.add_argument("--rows", required=True, type=int, help="of all files together")
     parser.add_argument(
@@ -38,8 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> Answer:
     """Writes the log as CSV files."""
-    from pathlib import Path
-
     from jobs.show.progress import say
     from pipeline.step_directory import make_writable
     from pipeline.synthetic.log import SyntheticLog, write_log
@@ -53,7 +51,7 @@ def main(arguments: argparse.Namespace) -> Answer:
         seed=arguments.seed,
         drift=arguments.drift,
     )
-    out = Path(arguments.out)
+    out = arguments.out
     make_writable(out)
     say(f"writing {arguments.rows:,} rows to {out}")
     files = [str(p) for p in write_log(log, out, num_files=arguments.files)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from jobs.command import Answer, Group, add_config_arguments
+from jobs.command import Answer, Group, add_config_arguments, local
 
 __all__ = ["GROUP", "HELP", "add_arguments", "main"]
 
@@ -14,10 +14,13 @@ HELP = "train a model on a data directory"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    parser.add_argument("--data", required=True, metavar="DATA_DIR", help="what `preprocess` wrote")
+    parser.add_argument(
+        "--data", required=True, type=local, metavar="DATA_DIR", help="what `preprocess` wrote"
+    )
     parser.add_argument(
         "--out",
         required=True,
+        type=local,
         metavar="RUN_DIR",
         help="a new directory, or one of the same training to go on with",
     )
@@ -26,8 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> Answer:
     """Trains (or goes on training) and evaluates on the test split (else on what is held out)."""
-    from pathlib import Path
-
     from jobs.config import load_run_config
     from jobs.show.metrics import metrics_table
     from jobs.steps import train_run
@@ -36,7 +37,7 @@ def main(arguments: argparse.Namespace) -> Answer:
 
     config = load_run_config(arguments.config, arguments.set)
     data = DataDirectory.open(arguments.data)
-    trained = train_run(data, config, Path(arguments.out))
+    trained = train_run(data, config, arguments.out)
     run = trained.run
     split = next(s for s in reversed(SPLITS) if data.num_rows(s))
     metrics = evaluate_run(trained, split)

@@ -128,7 +128,8 @@ def _asked_table(asked: dict[str, Any]) -> str:
 def _summary(data: DataDirectory) -> str:
     summary = data.summary
     rows = "".join(
-        f"<tr><td>{name}</td><td class='n'>{s['rows']:,}</td><td class='n'>{s['label_rate']:.3%}</td></tr>"
+        f"<tr><td>{html.escape(name)}</td><td class='n'>{s['rows']:,}</td>"
+        f"<td class='n'>{s['label_rate']:.3%}</td></tr>"
         for name, s in summary["splits"].items()
     )
     return (

@@ -12,6 +12,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from pipeline.plain_text import plain
+
 __all__ = ["LOG_EVERY_S", "block_progress", "say"]
 
 LOG_EVERY_S = 30.0
@@ -21,8 +23,8 @@ _PREFIX = {"statistics": "count"}  # of the marks of a phase, where it is not th
 
 
 def say(line: str) -> None:
-    """A line of the log, on stderr."""
-    print(line, file=sys.stderr, flush=True)
+    """A line (or a table) of the log, on stderr; control characters are written out."""
+    print(plain(line, lines=True), file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

@@ -42,6 +42,10 @@ def statistics_text(data: DataDirectory, numbers: dict[str, Any]) -> str:
     if text:
         head = ["text", "present", "missing", "distinct", "kept", "most frequent (count)"]
         parts.append(table(head, text))
+    times = [_time_row(name, s) for name, s in numbers.get("time", {}).items()]
+    if times:
+        head = ["datetime", "format", "present", "missing", "does not fit", "earliest", "latest"]
+        parts.append(table(head, times))
     if numbers["label_rate_by_hour"]:
         parts.append(_by_time(numbers["label_rate_by_hour"]))
     return "\n".join(parts)
@@ -71,6 +75,16 @@ def _text_row(name: str, summary: dict[str, Any]) -> list[Any]:
     if not summary["distinct"] and present:  # nothing was counted: every value is hashed
         counted = ["hashed", f"{summary['num_oov_buckets']:,} ids"]
     return [name, present, _share(missing, present), *counted, _top(summary)]
+
+
+def _time_row(name: str, summary: dict[str, Any]) -> list[Any]:
+    present, missing, misfits = (summary[k] for k in ("present", "missing", "misfits"))
+    rows = present + missing + misfits
+    wrong = _share(misfits, rows - misfits)
+    if misfits:
+        wrong += f" (as {summary['misfit_example'][:_WIDEST_VALUE]!r})"
+    span = [summary[k] or "-" for k in ("earliest", "latest")]
+    return [name, summary["format"], present, _share(missing, rows - missing), wrong, *span]
 
 
 def _by_time(hours: dict[str, list[int]]) -> str:

@@ -8,6 +8,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from pipeline.plain_text import plain
 
 __all__ = ["number", "table"]
 
@@ -21,13 +24,20 @@ def number(value: Any, digits: int = 4) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def _text(shown: str) -> Text:
+    return Text(plain(shown))
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "") -> str:
-    """Rows as text, the first column to the left, figures to the right."""
-    grid = Table(title=title or None, title_justify="left", header_style="bold")
+    """Rows as text, the first column to the left, figures to the right.
+
+    What comes from a file is shown as it is: `[red]` is no markup, an escape sequence is written out.
+    """
+    grid = Table(title=_text(title) if title else None, title_justify="left", header_style="bold")
     for i, name in enumerate(header):
-        grid.add_column(name, justify="left" if i == 0 else "right", no_wrap=i == 0)
+        grid.add_column(_text(name), justify="left" if i == 0 else "right", no_wrap=i == 0)
     for row in rows:
-        grid.add_row(*[cell if isinstance(cell, str) else number(cell) for cell in row])
+        grid.add_row(*[_text(cell if isinstance(cell, str) else number(cell)) for cell in row])
     stream = io.StringIO()
     Console(file=stream, width=110).print(grid)
     return stream.getvalue().rstrip("\n")

@@ -16,12 +16,14 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 from pipeline.errors import ConfigError
+from pipeline.machine_faults import MachineError, machine_error
 from pipeline.step_directory import flush_to_disk
 
 __all__ = ["Checkpoints"]
@@ -41,6 +43,7 @@ class Checkpoints:
     def __init__(self, directory: Path, keep: int, **trackables: Any) -> None:
         self.directory = directory
         self.keep = keep
+        self._trackables = tuple(trackables.values())
         self._checkpoint = tf.train.Checkpoint(**trackables)
 
     def save(self, step: int, state: dict[str, Any]) -> Path:
@@ -52,6 +55,7 @@ class Checkpoints:
 
         Raises:
             ConfigError: the directory cannot be written.
+            MachineError: the disk is full, say; nothing is left behind.
         """
         goal = self.directory / f"step-{step:010d}"
         beside = self.directory / f".{goal.name}.{os.getpid()}.tmp"
@@ -68,13 +72,16 @@ class Checkpoints:
             shutil.rmtree(goal, ignore_errors=True)  # a corrupt one of the same step
             os.replace(beside, goal)
             flush_to_disk(self.directory)
-        except OSError as error:
+        except Exception as error:  # TensorFlow's writers have errors of their own for a full disk
             shutil.rmtree(beside, ignore_errors=True)
-            raise ConfigError(
-                "checkpoints must be writable",
-                f"{self.directory} ({error.strerror or error})",
-                "Free some space, or correct the permissions.",
-            ) from None
+            fault = machine_error(error, self.directory, _bytes_of(self._trackables))
+            if isinstance(error, OSError) and not isinstance(fault, MachineError):
+                raise ConfigError(
+                    "checkpoints must be writable",
+                    f"{self.directory} ({error.strerror or error})",
+                    "Free some space, or correct the permissions.",
+                ) from None
+            raise fault or error from error
         self._prune()
         return goal
 
@@ -107,6 +114,13 @@ class Checkpoints:
             shutil.rmtree(leftover, ignore_errors=True)  # of a process that was killed
         for old in self._states()[: -self.keep]:
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _bytes_of(trackables: Iterable[Any]) -> int:
+    """What the variables of models and optimizers take, about what a state of them takes on the disk."""
+    variables = [getattr(each, "variables", ()) for each in trackables]
+    found = [v for each in variables for v in (each() if callable(each) else each)]
+    return sum(v.shape.num_elements() * v.dtype.size for v in found)
 
 
 def _complaint(state: Path) -> str | None:

@@ -13,6 +13,8 @@ import tensorflow as tf
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pipeline.plain_text import plain
+
 __all__ = ["TrainingProgress"]
 
 _PLAIN_LINE_EVERY_S = 30.0
@@ -105,4 +107,4 @@ class TrainingProgress:
 
     def say(self, line: str) -> None:
         """A line on stderr that stays."""
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(plain(line, lines=True), highlight=False, markup=False, soft_wrap=True)

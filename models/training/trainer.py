@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tensorflow as tf
+
 from models.config.model import ModelConfig
 from models.config.train import TrainConfig
 from models.run_directory import RunDirectory
@@ -9,6 +11,8 @@ from models.training.batch_source import BatchSource
 from models.training.loop import Training
 from models.training.process import set_process_options
 from models.training.result import TrainResult
+from models.training.split_check import check_splits
+from models.training.table_memory import check_tables_fit
 from pipeline.errors import ConfigError
 from pipeline.records.data_directory import DataDirectory
 from pipeline.records.dataset import naming_damaged_shards
@@ -37,11 +41,12 @@ def train(
 
     Raises:
         ConfigError: the config asks for what the data cannot give.
-        DataError: a shard of `data` is damaged.
+        DataError: a shard of `data` is damaged, or its splits cannot be trained on (`check_splits`).
         Interrupted: on SIGTERM, after saving.
     """
     if run.is_trained:
         return TrainResult(**run.read_json("training.json"))
+    check_splits(data, train_config)
     source = BatchSource.of(data, train_config)
     with naming_damaged_shards(data):
         return train_on(source, model_config, train_config, run, devices=devices, progress=progress)
@@ -63,5 +68,7 @@ def train_on(
             "0 rows in the validation split",
             "Give it a share in the schema's `split`, or leave train.early_stopping out.",
         )
+    if config.tables_on == "host" or not (devices or tf.config.list_physical_devices("GPU")):
+        check_tables_fit(source.spec, model_config, config)  # else they are in a GPU's own memory
     set_process_options(config)
     return Training(source, model_config, config, run, devices).run(progress)

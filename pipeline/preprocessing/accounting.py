@@ -12,9 +12,12 @@ from pipeline.preprocessing.encode_pass import ShardResult
 from pipeline.preprocessing.reject_limit import check_reject_rate
 from pipeline.preprocessing.row_fates import RowFates
 from pipeline.records.data_directory import SPLITS
+from pipeline.schema import DatetimeFeature, FeatureSchema
+from pipeline.schema.time_format import EPOCH_SCALE, EPOCH_YEARS
 from pipeline.statistics.feature_statistics import PartialStatistics
+from pipeline.values.times import likely_format
 
-__all__ = ["check_rejects", "summarise"]
+__all__ = ["check_rejects", "check_times", "summarise"]
 
 
 def check_rejects(partial: PartialStatistics, config: PreprocessConfig, staging: Path) -> None:
@@ -40,6 +43,31 @@ def check_rejects(partial: PartialStatistics, config: PreprocessConfig, staging:
         )
 
 
+def check_times(
+    partial: PartialStatistics, schema: FeatureSchema, config: PreprocessConfig
+) -> None:
+    """Stops a job one of whose datetime features is of another format than the schema says.
+
+    Raises:
+        DataError: more of its values than `max_misfit_rate` allows do not fit.
+    """
+    formats = {f.name: f.format for f in schema.features if isinstance(f, DatetimeFeature)}
+    for name, found in partial.times.items():
+        if found.misfit_rate <= config.max_misfit_rate:
+            continue
+        likely = likely_format(found.example or "")
+        first, last = EPOCH_YEARS
+        span = f" between {first} and {last}" if formats[name] in EPOCH_SCALE else ""
+        raise DataError(
+            f"at most {config.max_misfit_rate:.2%} of the values of datetime feature {name!r} may not fit "
+            f"its format {formats[name]}{span} (max_misfit_rate)",
+            f"{found.misfits:,} of {found.present + found.misfits:,} "
+            f"({found.misfit_rate:.2%}), {found.example!r} for one",
+            f"Set `format: {likely}` for it." if likely else
+            "Correct the feature's `format`, or list what means missing in `missing`.",
+        )  # fmt: skip
+
+
 def summarise(
     listing: InputListing,
     partial: PartialStatistics,
@@ -47,6 +75,7 @@ def summarise(
     results: list[ShardResult],
     config: PreprocessConfig,
     transform_fingerprint: str,
+    rules: int,
 ) -> dict[str, Any]:
     """Where every input row went.
 
@@ -94,6 +123,7 @@ def summarise(
         "splits": splits,
         "negative_keep_rate": config.negative_keep_rate,
         "layout": config.layout,
+        "value_rules": rules,
         "transform_fingerprint": transform_fingerprint,
         "sum_of_parts": accounted,
     }

@@ -18,7 +18,7 @@ from pipeline.strict_config import Changes, StrictConfig, options_that_change
 
 __all__ = ["PreprocessConfig", "data_fingerprint"]
 
-FORMAT_VERSION = 1  # of the data directory; part of the fingerprint
+FORMAT_VERSION = 2  # of the data directory; part of the fingerprint
 
 
 class PreprocessConfig(StrictConfig):
@@ -29,6 +29,8 @@ class PreprocessConfig(StrictConfig):
         negative_keep_rate: share of the negative training rows that are kept; the export folds the
             correction in (logit + ln rate).
         max_reject_rate: above this share of unreadable rows the job fails (exit 4).
+        max_misfit_rate: above this share of values that do not fit the format of a datetime feature the
+            job fails: the model would see them as missing.
         layout: `packed` records, or `examples`: one tf.Example a row for other TensorFlow tools.
         block_bytes: size of the pieces that text files are cut into. It decides the position of a
             row, and so is part of the fingerprint.
@@ -44,6 +46,7 @@ class PreprocessConfig(StrictConfig):
     seed: int = 0
     negative_keep_rate: float = Field(1.0, gt=0, le=1)
     max_reject_rate: Annotated[float, Changes.GATE] = Field(0.01, ge=0, le=1)
+    max_misfit_rate: Annotated[float, Changes.GATE] = Field(0.01, ge=0, le=1)
     layout: Literal["packed", "examples"] = "packed"
     block_bytes: int = Field(8 << 20, ge=1 << 10)
     shard_bytes: int = Field(64 << 20, ge=1 << 10)
@@ -84,5 +87,6 @@ def data_fingerprint(
     options = PreprocessConfig().model_dump(mode="json")
     options |= options_that_change(config, Changes.DATA)
     return fingerprint_of(
-        FORMAT_VERSION, schema.fingerprint(), listing.fingerprint_parts, options, base
+        *(FORMAT_VERSION, schema.rules, schema.fingerprint()),
+        *(listing.fingerprint_parts, options, base),
     )

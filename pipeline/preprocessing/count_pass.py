@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,7 @@ from pipeline.records.data_directory import SPLITS
 from pipeline.schema import (
     CROSS_SEPARATOR,
     CrossFeature,
+    DatetimeFeature,
     FeatureSchema,
     NumericFeature,
     SequenceColumn,
@@ -28,19 +30,23 @@ from pipeline.schema import (
     vocabulary_owner,
 )
 from pipeline.sources import Block, Chunk, Reject
-from pipeline.sources.columns import as_float32, parse_time
+from pipeline.sources.columns import as_float32
 from pipeline.statistics.feature_statistics import (
     NumericStatistics,
     PartialStatistics,
     value_counts,
 )
+from pipeline.statistics.times import TimeStatistics
 from pipeline.statistics.vocabulary import merge_counts, one_array, partition_of
 from pipeline.step_directory import write_atomically
+from pipeline.values import ColumnRule, column_rules, list_items, parse_time
 
 __all__ = ["CountRows", "MergePartials", "count_chunk", "text_features", "write_pickle"]
 
 
-def counted_values(feature: Any, table: pa.Table) -> tuple[pa.Array, int]:
+def counted_values(
+    feature: Any, table: pa.Table, rules: dict[str, ColumnRule]
+) -> tuple[pa.Array, int]:
     """The values of a text feature in some rows (empty ones included), and how many rows lack it."""
     if isinstance(feature, CrossFeature):
         columns = [table[c].combine_chunks() for c in feature.of]
@@ -49,11 +55,11 @@ def counted_values(feature: Any, table: pa.Table) -> tuple[pa.Array, int]:
         for column in columns[1:]:
             absent = pc.or_(absent, pc.equal(column, b""))
         return pc.if_else(absent, b"", joined), pc.sum(absent).as_py() or 0
-    column = table[feature.column].combine_chunks()
-    missing = pc.sum(pc.equal(column, b"")).as_py() or 0
+    column = one_array(table[feature.column])
     if isinstance(feature, SequenceColumn):
-        return pc.list_flatten(pc.split_pattern(column, feature.separator.encode())), missing
-    return column, missing
+        return list_items(column, dataclasses.replace(rules[feature.column], kind="list",
+                                                      separator=feature.separator))  # fmt: skip
+    return column, pc.sum(pc.equal(column, b"")).as_py() or 0
 
 
 def text_features(schema: FeatureSchema) -> list[Any]:
@@ -82,8 +88,9 @@ def count_chunk(
     weight, label = examples.weight.astype(np.float64), examples.label > 0
     part.label_weight = Fraction(float(weight[in_train].sum()))
     part.click_weight = Fraction(float(weight[in_train & label].sum()))
+    seconds_of = _Seconds(chunk.table)
     if schema.time is not None and chunk.table.num_rows:
-        seconds = parse_time(chunk.table[schema.time.column], schema.time.format)
+        seconds = seconds_of(schema.time.column, schema.time.format)
         hours = np.asarray(pc.fill_null(seconds, -1))[examples.index] // 3600
         for hour in np.unique(hours[hours >= 0]):
             at = hours == hour
@@ -92,10 +99,12 @@ def count_chunk(
     for f in schema.features:
         if isinstance(f, NumericFeature):
             part.numeric[f.name] = NumericStatistics.of(as_float32(train[f.column]), f)
+    part.times = _time_statistics(chunk.table, pa.array(split == 0), seconds_of, schema)
     by_name = {f.name: f for f in schema.features}
+    rules = column_rules(schema)
     counts: dict[str, list[pa.Table]] = {}
     for f in text_features(schema):
-        counted, missing = _counts_of(f, train)
+        counted, missing = _counts_of(f, train, rules)
         part.missing[f.name] += missing
         part.present[f.name] += train.num_rows - missing
         owner: Any = by_name[vocabulary_owner(f)]
@@ -104,13 +113,41 @@ def count_chunk(
     return part, {name: merge_counts(tables) for name, tables in counts.items()}
 
 
-def _counts_of(feature: Any, table: pa.Table) -> tuple[pa.Table, int]:
+class _Seconds:
+    """The time columns of some rows, each parsed once a format."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+        self._parsed: dict[tuple[str, str], pa.Array] = {}
+
+    def __call__(self, column: str, time_format: str) -> pa.Array:
+        """Seconds since 1970, int64 [rows], null where a text does not fit."""
+        key = (column, time_format)
+        if key not in self._parsed:
+            self._parsed[key] = parse_time(self._table[column], time_format)
+        return self._parsed[key]
+
+
+def _time_statistics(
+    table: pa.Table, chosen: pa.Array, seconds_of: _Seconds, schema: FeatureSchema
+) -> dict[str, TimeStatistics]:
+    """By datetime feature, over the chosen rows."""
+    return {
+        f.name: TimeStatistics.of(
+            one_array(table[f.column]).filter(chosen), seconds_of(f.column, f.format).filter(chosen)
+        )
+        for f in schema.features
+        if isinstance(f, DatetimeFeature)
+    }
+
+
+def _counts_of(feature: Any, table: pa.Table, rules: dict[str, ColumnRule]) -> tuple[pa.Table, int]:
     """(table(value, count) of a text feature's non-empty values, how many rows lack it)."""
     if not isinstance(feature, CrossFeature):
         column = one_array(table[feature.column])
         if pa.types.is_dictionary(column.type):
             return code_counts(column)
-    values, missing = counted_values(feature, table)
+    values, missing = counted_values(feature, table, rules)
     return value_counts(values), missing
 
 

@@ -17,7 +17,8 @@ import apache_beam as beam
 
 from pipeline.beam.job import run_job
 from pipeline.input_listing import InputListing, list_inputs
-from pipeline.preprocessing.accounting import check_rejects, summarise
+from pipeline.paths import local_path
+from pipeline.preprocessing.accounting import check_rejects, check_times, summarise
 from pipeline.preprocessing.config import PreprocessConfig, data_fingerprint
 from pipeline.preprocessing.count_pass import CountRows, MergePartials, write_pickle
 from pipeline.preprocessing.encode_pass import EncodePlan, EncodeRows, ShardResult, WriteShard
@@ -67,7 +68,7 @@ def preprocess(
         ConfigError: bad arguments, or a schema that contradicts the files.
         DataError: too many rejects, no rows, a file that cannot be read or changes while it is read.
     """
-    out, config, listing = Path(out), config or PreprocessConfig(), list_inputs(inputs)
+    out, config, listing = local_path(out, "out"), config or PreprocessConfig(), list_inputs(inputs)
     fingerprint = data_fingerprint(schema, listing, config, base_statistics)
     if is_finished(out, fingerprint):
         return finished_data(out, config)
@@ -79,6 +80,7 @@ def preprocess(
         times = job.split_times()
         partial = job.count(times, base_statistics)
         check_rejects(partial, config, staging)
+        check_times(partial, plan.schema, config)
         job.encode(times, partial)
         for name in _SCRATCH:
             shutil.rmtree(staging / name)
@@ -207,7 +209,8 @@ class _Job:
         self._run("encode", build)
         results: list[ShardResult] = _load(results_path)
         summary = summarise(
-            self.listing, partial, _load(fates_path), results, config, spec.fingerprint
+            *(self.listing, partial, _load(fates_path), results, config),
+            *(spec.fingerprint, schema.rules),
         )
         collect_samples(staging, RowLayout.of(spec), config.parity_sample_rows)
         (staging / "schema.yaml").write_text(schema.to_yaml())

@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 
 from pipeline.records.data_directory import SPLITS
 from pipeline.schema import FeatureSchema, TimeSpec
-from pipeline.sources.columns import as_float32, parse_time
+from pipeline.sources.columns import as_float32
 from pipeline.sources.reading import Chunk
+from pipeline.values import parse_time
 
 __all__ = ["Examples", "RowFates", "SplitTimes", "assign_splits", "examples_of", "row_uniform"]
 

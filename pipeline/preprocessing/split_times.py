@@ -11,7 +11,7 @@ from pipeline.errors import DataError
 from pipeline.preprocessing.row_fates import SplitTimes
 from pipeline.schema import CategoricalFeature, FeatureSchema, SplitSpec, TimeSpec
 from pipeline.sources import Block, read_block
-from pipeline.sources.columns import parse_time
+from pipeline.values import parse_time
 
 __all__ = ["minutes_of", "split_times", "time_alone"]
 

@@ -103,7 +103,10 @@ class DataDirectory:
         """The resolved `pipeline.schema.FeatureSchema`."""
         from pipeline.schema import FeatureSchema
 
-        return FeatureSchema.load(self.path / "schema.yaml")
+        schema = FeatureSchema.load(self.path / "schema.yaml")
+        # A directory of an earlier version took texts as they were written, and so must its transform.
+        rules = self.summary.get("value_rules", 1)
+        return schema if schema.rules == rules else schema.model_copy(update={"rules": rules})
 
     def files(self, split: str) -> list[str]:
         """The shards of a split, in order.

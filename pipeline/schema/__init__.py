@@ -5,6 +5,7 @@ values and vocabulary limits, the time column and the split. What a model makes 
 and such) is the model's. Presets live in `pipeline/schemas/*.yaml`.
 """
 
+from pipeline.schema.definition import distinct_names, plain_name
 from pipeline.schema.features import (
     CROSS_SEPARATOR,
     CategoricalFeature,
@@ -19,13 +20,21 @@ from pipeline.schema.features import (
     vocabulary_features,
     vocabulary_owner,
 )
-from pipeline.schema.formats import CsvFormat, ExamplesFormat, JsonLinesFormat, ParquetFormat
+from pipeline.schema.formats import (
+    DEFAULT_MISSING,
+    CsvFormat,
+    ExamplesFormat,
+    JsonLinesFormat,
+    ParquetFormat,
+    missing_texts,
+)
 from pipeline.schema.label_time_split import LabelSpec, SplitSpec, TimeSpec
 from pipeline.schema.schema import FeatureSchema
 from pipeline.strict_config import explain_validation_error
 
 __all__ = [
     "CROSS_SEPARATOR",
+    "DEFAULT_MISSING",
     "CategoricalFeature",
     "CrossFeature",
     "CsvFormat",
@@ -42,8 +51,11 @@ __all__ = [
     "SplitSpec",
     "TimeSpec",
     "VocabularyFeature",
+    "distinct_names",
     "explain_validation_error",
     "feature_columns",
+    "missing_texts",
+    "plain_name",
     "vocabulary_features",
     "vocabulary_owner",
 ]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.schema.features import (
     CategoricalFeature,
+    CrossFeature,
     Feature,
     ImageColumn,
     NumericFeature,
@@ -18,10 +19,17 @@ from pipeline.schema.features import (
     encoded_names,
     feature_columns,
 )
-from pipeline.schema.formats import CsvFormat, FileFormat, Frozen, expand_range
+from pipeline.schema.formats import (
+    DEFAULT_MISSING,
+    CsvFormat,
+    FileFormat,
+    Frozen,
+    expand_range,
+    missing_texts,
+)
 from pipeline.schema.label_time_split import LabelSpec, SplitSpec, TimeSpec
 
-__all__ = ["SchemaDefinition"]
+__all__ = ["SchemaDefinition", "distinct_names", "plain_name"]
 
 
 class SchemaDefinition(Frozen):
@@ -35,6 +43,13 @@ class SchemaDefinition(Frozen):
     time: TimeSpec | None = None
     split: SplitSpec = SplitSpec()
     carry: tuple[str, ...] = ()
+    missing: tuple[str, ...] = DEFAULT_MISSING
+    rules: Literal[1, 2] = 2
+
+    @field_validator("missing", mode="before")
+    @classmethod
+    def _missing_texts(cls, value: Any) -> Any:
+        return missing_texts(value)
 
     @field_validator("features", mode="before")
     @classmethod
@@ -66,15 +81,14 @@ class SchemaDefinition(Frozen):
                 "encoded names (<name>, <name>_missing, <datetime>_<part>) must differ; "
                 f"got {doubled} twice"
             )
-        doubled = _doubled(
-            self.input_name(c) for c in (*self.input_numbers, *self.input_texts, *self.input_images)
-        )
+        doubled = _doubled((*self.input_numbers, *self.input_texts, *self.input_images))
         if doubled:
             raise ValueError(
-                "columns must stay apart as model inputs (letters, digits, '_'; one kind a column); "
+                "a column is one kind of model input (a number, a text or an image); "
                 f"got {doubled} twice"
             )
         self._check_columns_agree()
+        self._check_markers_agree()
         by_name = {f.name: f for f in self.features}
         for feature in self.features:
             if isinstance(feature, SequenceColumn) and feature.vocabulary_of is not None:
@@ -83,6 +97,22 @@ class SchemaDefinition(Frozen):
                     raise ValueError(
                         f"{feature.name}: vocabulary_of must name a categorical feature; "
                         f"got {feature.vocabulary_of!r}"
+                    )
+                if feature.missing != target.missing:
+                    raise ValueError(
+                        f"{feature.name}: features of one vocabulary must agree on `missing`; got "
+                        f"{feature.missing} and {target.missing} of {target.name}"
+                    )
+
+    def _check_markers_agree(self) -> None:
+        found: dict[str, Any] = {}
+        for feature in self.features:
+            for column in feature_columns(feature):
+                own = getattr(feature, "missing", None)
+                if own is not None and found.setdefault(column, own) != own:
+                    raise ValueError(
+                        f"features that read one column must agree on `missing`; {column!r} has "
+                        f"{list(found[column])} and {list(own)}"
                     )
 
     def _check_columns_agree(self) -> None:
@@ -106,6 +136,12 @@ class SchemaDefinition(Frozen):
             )
 
     # --------------------------------------------------------------- views
+
+    @property
+    def missing_texts(self) -> tuple[str, ...]:
+        """Texts that mean "missing" in every column whose feature says nothing else."""
+        more = self.source.null_values if isinstance(self.source, CsvFormat) else ()
+        return _distinct(*self.missing, *more)
 
     @property
     def non_feature_columns(self) -> tuple[str, ...]:
@@ -155,16 +191,54 @@ class SchemaDefinition(Frozen):
         """Raw image columns that the served model takes, in order: encoded bytes."""
         return _distinct(*(f.column for f in self.features if isinstance(f, ImageColumn)))
 
-    @staticmethod
-    def input_name(column: str) -> str:
-        """The name of a raw column as an input of the served model (TensorFlow allows no more)."""
-        name = re.sub(r"[^A-Za-z0-9_]", "_", column)
-        return f"x{name}" if name.startswith("_") or not name else name
+    @property
+    def input_names(self) -> dict[str, str]:
+        """Raw column -> its name as an input of the served model, all different.
 
-    @classmethod
-    def image_input_name(cls, column: str) -> str:
+        It is the name of the first feature that reads the column; of a column that only crosses read,
+        its own. TensorFlow allows letters, digits and `_`.
+        """
+        columns = (*self.input_numbers, *self.input_texts, *self.input_images)
+        if self.rules == 1:
+            return {column: plain_name(column) for column in columns}
+        own: dict[str, str] = {}
+        for feature in self.features:
+            if not isinstance(feature, CrossFeature):
+                own.setdefault(feature.column, feature.name)
+        return distinct_names([own.get(c, c) for c in columns], columns)
+
+    def input_name(self, column: str) -> str:
+        """The name of one raw column as an input of the served model."""
+        return self.input_names[column]
+
+    def image_input_name(self, column: str) -> str:
         """The name of an image column beside the matrices of the compact signature."""
-        return f"images_{cls.input_name(column)}"
+        return f"images_{self.input_name(column)}"
+
+
+def plain_name(text: str) -> str:
+    """A text as a name that TensorFlow allows; different texts may become one."""
+    name = re.sub(r"[^A-Za-z0-9_]", "_", text)
+    return f"x{name}" if name.startswith("_") or not name else name
+
+
+def distinct_names(wanted: Sequence[str], columns: Sequence[str]) -> dict[str, str]:
+    """Column -> the plain name of what is wanted for it, with a number where others have it already.
+
+    A name without a letter or digit of its own (a column in another script) becomes `column_<n>`.
+    """
+    taken: set[str] = set()
+    names = {}
+    for place, (text, column) in enumerate(zip(wanted, columns, strict=True), 1):
+        plain = plain_name(text)
+        if not re.search(r"[A-Za-z0-9]", re.sub(r"[^A-Za-z0-9_]", "_", text)):
+            plain = f"column_{place}"
+        name, number = plain, 2
+        while name in taken:
+            name, number = f"{plain}_{number}", number + 1
+        taken.add(name)
+        names[column] = name
+    return names
 
 
 def _distinct(*columns: str | None) -> tuple[str, ...]:

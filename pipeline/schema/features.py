@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.schema.formats import Frozen
+from pipeline.schema.formats import Frozen, missing_texts
 from pipeline.schema.time_format import check_time_format
 
 __all__ = [
@@ -47,9 +47,21 @@ class _FeatureBase(Frozen):
 
 
 class _ColumnFeature(_FeatureBase):
-    """A feature read from one column; `column` is the name when it is left out."""
+    """A feature read from one column.
+
+    Attributes:
+        column: in the file, of any name and script; the feature's own name when it is left out.
+        missing: texts that mean "missing" in this column, instead of the schema's; a number among them
+            is compared by value in a numeric column.
+    """
 
     column: str = ""
+    missing: tuple[str, ...] | None = None
+
+    @field_validator("missing", mode="before")
+    @classmethod
+    def _missing_texts(cls, value: Any) -> Any:
+        return missing_texts(value)
 
     @model_validator(mode="before")
     @classmethod
@@ -120,7 +132,7 @@ class SequenceColumn(_Vocabulary, _ColumnFeature):
     """Several values in one column, as a fixed-width row of ids.
 
     Attributes:
-        separator: between two values.
+        separator: between two values of a list that is written as text; a typed list needs none.
         max_length: how many are kept.
         keep: the last ones (the newest of a history) or the first ones.
         vocabulary_of: share the vocabulary (and the embedding) of this categorical feature, limits
@@ -145,8 +157,10 @@ class DatetimeFeature(_ColumnFeature):
     """Parts of a date and time, each an id feature `<name>_<part>`.
 
     Attributes:
-        format: `epoch_s`, `epoch_ms`, `iso` (2014-10-21 00:59:59, anything after that ignored, time
-            zone included), or a fixed-width pattern of %Y %y %m %d %H %M %S and literal characters.
+        format: of a time that is written as text or as a number: `epoch_s`, `epoch_ms`, `epoch_us`,
+            `epoch_ns`, `iso` (2014-10-21 00:59:59, anything after that ignored, time zone included), or a
+            fixed-width pattern of %Y %y %m %d %H %M %S and literal characters. Dates and time stamps of
+            typed files are read by their type.
         parts: which ids to make.
     """
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 __all__ = [
+    "DEFAULT_MISSING",
     "CsvFormat",
     "ExamplesFormat",
     "FileFormat",
@@ -19,6 +20,20 @@ __all__ = [
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")  # I{1..13}
 _MOST_NAMES = 100_000
+
+
+DEFAULT_MISSING = ("", "\\N", "NULL", "null", "NaN", "nan", "-nan", "NA", "N/A", "<NA>", "None")
+"""What "missing" is written as unless a schema says otherwise (Hive, SQL, pandas, R, Python)."""
+
+
+def missing_texts(value: Any) -> Any:
+    """Null markers as YAML gives them (-1, null, 'NA') -> texts; for a validator."""
+    if not isinstance(value, (list, tuple)):
+        return value  # for pydantic to refuse
+    plain = [v for v in value if v is None or isinstance(v, (str, int, float))]
+    if len(plain) < len(value):
+        return value
+    return tuple("" if v is None else str(v) for v in value)
 
 
 class Frozen(BaseModel):
@@ -44,24 +59,28 @@ def expand_range(name: str) -> list[str]:
 
 
 class CsvFormat(Frozen):
-    """Delimited text, one row a line. gzip is told by the file's first bytes.
+    """Delimited text, one row a line. Compression, byte order mark and line ends are found in the file.
 
     Attributes:
-        delimiter: one ASCII character.
+        delimiter: one ASCII character, or several (`::`); several go without a quote character.
         header: whether the first line of each file names its columns; if not, `columns` does.
         columns: the columns of a file without a header; `I{1..13}` stands for I1 ... I13.
         quote: the quote character, or none (Criteo-like files: an unbalanced quote is data there).
         newlines_in_values: quoted values may hold line breaks; such a file cannot be split.
-        null_values: texts that mean "missing" in a numeric column, besides the empty one.
+        null_values: more texts that mean "missing", besides the schema's `missing`.
+        decimal: the decimal point of numbers, "." or ",".
+        thousands: what groups the digits of numbers in threes, if anything does.
     """
 
     kind: Literal["csv"] = "csv"
-    delimiter: str = Field(",", min_length=1, max_length=1)
+    delimiter: str = Field(",", min_length=1, max_length=8)
     header: bool = True
     columns: tuple[str, ...] = ()
     quote: str | None = Field('"', max_length=1)
     newlines_in_values: bool = False
     null_values: tuple[str, ...] = ()
+    decimal: Literal[".", ","] = "."
+    thousands: Literal[".", ",", " ", "'", "_", "\u00a0", "\u202f"] | None = None
 
     @field_validator("columns", mode="before")
     @classmethod
@@ -75,13 +94,24 @@ class CsvFormat(Frozen):
     def _empty_is_none(cls, value: str | None) -> str | None:
         return value or None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_quote_beside_a_long_delimiter(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and len(str(raw.get("delimiter", ","))) > 1:
+            return {"quote": None, **raw}
+        return raw
+
     @model_validator(mode="after")
     def _consistent(self) -> CsvFormat:
-        for name, character in (("delimiter", self.delimiter), ("quote", self.quote or "'")):
-            if not character.isascii() or character in "\r\n\0":
-                raise ValueError(
-                    f"{name} must be one ASCII character, no line break; got {character!r}"
-                )
+        for name, text in (("delimiter", self.delimiter), ("quote", self.quote or "'")):
+            if not text.isascii() or set(text) & set("\r\n\0"):
+                raise ValueError(f"{name} must be ASCII, without a line break; got {text!r}")
+        if len(self.delimiter) > 1 and self.quote:
+            raise ValueError(
+                f"a delimiter of several characters goes without `quote`; got {self.delimiter!r}"
+            )
+        if self.thousands == self.decimal:
+            raise ValueError(f"decimal and thousands must differ; got {self.decimal!r} for both")
         if self.delimiter == self.quote:
             raise ValueError(f"delimiter and quote must differ; got {self.delimiter!r} for both")
         if not self.header and not self.columns:

@@ -17,8 +17,10 @@ from pydantic import ValidationError
 from pipeline.errors import ConfigError
 from pipeline.schema.definition import SchemaDefinition
 from pipeline.schema.features import feature_columns
+from pipeline.schema.formats import DEFAULT_MISSING
 from pipeline.schema.label_time_split import LabelSpec, SplitSpec
 from pipeline.strict_config import explain_validation_error
+from pipeline.yaml_text import parse_yaml, read_text
 
 __all__ = ["FeatureSchema"]
 
@@ -38,6 +40,8 @@ class FeatureSchema(SchemaDefinition):
         time: see `TimeSpec`.
         split: see `SplitSpec`.
         carry: numeric columns kept beside the encoded rows for reports, never a model input.
+        missing: texts that mean "missing" in any column; a feature may have its own.
+        rules: 2 reads texts by docs/values.md; 1 takes them as they are written, as versions before it did.
     """
 
     @property
@@ -67,15 +71,21 @@ class FeatureSchema(SchemaDefinition):
                 raise ConfigError(
                     f"the pattern {f.name!r} of schema {self.name!r} must match a column",
                     _shorten(columns),
-                    "Remove the feature, or mend the pattern.",
+                    "Remove the feature, or correct the pattern.",
                 )
             taken |= set(matches)
-            features += [f.model_copy(update={"name": _safe(c), "column": c}) for c in matches]
+            names = _feature_names(matches, {g.name for g in (*features, *self.features)})
+            features += [
+                f.model_copy(update={"name": name, "column": c})
+                for c, name in zip(matches, names, strict=True)
+            ]
         resolved = self.model_copy(update={"features": tuple(features)})
         try:
             resolved.check()  # what patterns match may collide
         except ValueError as error:
-            raise ConfigError(str(error), None, "Mend the schema's patterns.") from None
+            raise ConfigError(
+                str(error), None, "Give those columns features of their own, with a `name` each."
+            ) from None
         resolved.check_columns(columns)
         return resolved
 
@@ -93,7 +103,7 @@ class FeatureSchema(SchemaDefinition):
                 f"every column of schema {self.name!r} must be in the file; missing: "
                 + _shorten(missing),
                 f"a file with columns {_shorten(columns)}",
-                f"Mend the schema (or choose another with --schema).{hint}",
+                f"Correct the schema (or choose another with --schema).{hint}",
             )
         twice = sorted(c for c in self.columns if list(columns).count(c) > 1)
         if twice:
@@ -111,8 +121,19 @@ class FeatureSchema(SchemaDefinition):
     # --------------------------------------------------------------- reading and writing
 
     def fingerprint(self) -> str:
-        """16 hex digits that change whenever anything in the schema does."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        """16 hex digits that change whenever anything in the schema does, `rules` aside.
+
+        A field that is younger than version 0.1 counts once it is set, so that earlier fingerprints hold.
+        """
+        raw = self.model_dump(mode="json", exclude={"rules"})
+        if self.missing == DEFAULT_MISSING:
+            del raw["missing"]
+        for part, names in ((raw["source"], ("decimal", "thousands")),
+                            *((f, ("missing",)) for f in raw["features"])):  # fmt: skip
+            for name in names:
+                if part.get(name) in (None, "."):
+                    part.pop(name, None)
+        text = json.dumps(raw, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_yaml(self) -> str:
@@ -133,11 +154,7 @@ class FeatureSchema(SchemaDefinition):
         Raises:
             ConfigError: not YAML, or not a schema; the message names field, value and remedy.
         """
-        try:
-            raw = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            where = " ".join(str(error).split())
-            raise ConfigError(f"{origin} must be YAML", where, "Mend the line.") from None
+        raw = parse_yaml(text, origin)
         if not isinstance(raw, dict):
             raise ConfigError(
                 f"{origin} must be a YAML mapping",
@@ -170,18 +187,29 @@ class FeatureSchema(SchemaDefinition):
                 (f"Did you mean {near[0]!r}? " if near else "") + f"Presets: {', '.join(names)}.",
             )
         try:
-            content = path.read_text(encoding="utf-8")
+            content = read_text(path)
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
                 "--schema must name a readable YAML file",
                 f"{path} ({type(error).__name__})",
-                "Is it a data file? Mend its permissions or name another.",
+                "Is it a data file? Correct its permissions or name another.",
             ) from None
         return cls.from_yaml(content, str(path))
 
 
-def _safe(column: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.\-]", "_", column)
+def _feature_names(columns: Sequence[str], taken: set[str]) -> list[str]:
+    """A feature name for each column that a pattern matched, none of them taken."""
+    names = []
+    for place, column in enumerate(columns, 1):
+        plain = re.sub(r"[^A-Za-z0-9_.\-]", "_", column)
+        if not re.search(r"[A-Za-z0-9]", plain):
+            plain = f"column_{place}"
+        name, number = plain, 2
+        while name in taken:
+            name, number = f"{plain}_{number}", number + 1
+        taken.add(name)
+        names.append(name)
+    return names
 
 
 def _shorten(names: Sequence[str], limit: int = 8) -> str:

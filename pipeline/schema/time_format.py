@@ -4,9 +4,23 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["EPOCH_SCALE", "ISO", "PART_SIZES", "check_time_format", "directives", "expression"]
+__all__ = [
+    "EPOCH_BOUNDS",
+    "EPOCH_SCALE",
+    "EPOCH_YEARS",
+    "ISO",
+    "PART_SIZES",
+    "check_time_format",
+    "directives",
+    "expression",
+]
 
-EPOCH_SCALE = {"epoch_s": 1, "epoch_ms": 1000}
+EPOCH_SCALE = {"epoch_s": 1, "epoch_ms": 1000, "epoch_us": 1_000_000, "epoch_ns": 1_000_000_000}
+EPOCH_YEARS = (1971, 2100)
+"""Years that an epoch may lie in. A wrong unit is a factor of 1000 or more: today's seconds as milliseconds
+are January 1970, today's milliseconds as seconds lie beyond the year 50,000."""
+EPOCH_BOUNDS = (31_536_000, 4_133_980_800)
+"""The same in seconds: from 1 January 1971 up to, not including, 1 January 2101."""
 PART_SIZES = {"hour": 24, "weekday": 7, "day": 31, "month": 12}
 ISO = "%Y-%m-%dT%H:%M:%S"
 _DIGITS = {"Y": 4, "y": 2, "m": 2, "d": 2, "H": 2, "M": 2, "S": 2}
@@ -29,7 +43,7 @@ def check_time_format(value: str) -> None:
     known = not set(found) - set(_DIGITS) and len(found) == len(set(found))
     if not known or not set("Yy") & set(found) or set("Yy") <= set(found):
         raise ValueError(
-            "a time format is epoch_s, epoch_ms, iso, or a fixed-width pattern of "
+            "a time format is epoch_s, epoch_ms, epoch_us, epoch_ns, iso, or a fixed-width pattern of "
             f"%Y or %y with %m %d %H %M %S, each once; got {value!r}"
         )
 
@@ -37,7 +51,7 @@ def check_time_format(value: str) -> None:
 def expression(time_format: str) -> str:
     """RE2 expression of the whole text (the day may still be beyond its month's end)."""
     if time_format in EPOCH_SCALE:
-        return r"[0-9]{1,18}(?:\.[0-9]*)?"
+        return r"(?:[0-9]{1,18}|[1-8][0-9]{18})(?:\.[0-9]*)?"
     text = ""
     for directive, literal in _pieces(ISO if time_format == "iso" else time_format):
         text += _EXPRESSION[directive] if directive else re.escape(literal)

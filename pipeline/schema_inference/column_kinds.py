@@ -6,8 +6,8 @@ start near zero and lie densely there, ids do not.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import itertools
 import re
 from typing import Any
 
@@ -15,10 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.schema.time_format import EPOCH_SCALE
 from pipeline.schema_inference.sample import NULL_TEXTS, NUMBER, Sample
-from pipeline.sources.columns import parse_time
+from pipeline.values import ColumnRule, list_items, parse_time, to_number
+from pipeline.values.lists import BRACKETED, ITEM_MARK
 
-__all__ = ["CARRIED", "Column", "decide", "profile"]
+__all__ = ["CARRIED", "Column", "decide", "is_binary", "profile"]
 
 CARRIED = "carried beside the rows: by its name it must not be a model input"
 _CARRIED = re.compile(r"propensity|probab", re.I)
@@ -38,6 +40,7 @@ _NUMBER_WORD = re.compile(
     r"cost|affinity|freq|frequency|history|days|seconds"
 )
 _TIME_NAME = re.compile(r"time|date|hour|day|(^|_)ts($|_)", re.I)
+_MOST_LABELS = 16  # spellings of two values, and some junk
 _NEWEST_LAST = re.compile(r"seq|hist|log|recent|last", re.I)
 _IMAGE_PATH = r"(?i)\.(png|jpe?g|gif|bmp)$"
 _SEPARATORS = ("|", ";", ",", " ")
@@ -68,6 +71,29 @@ class Column:
     def numbers(self) -> np.ndarray:
         """The distinct values as float64."""
         return np.asarray(pc.cast(self.values, pa.float64()))
+
+
+def label_numbers(column: Column) -> np.ndarray:
+    """The distinct values of a label as numbers, True as 1, NaN for what is no number; float64.
+
+    Empty where they are more than a label has.
+    """
+    if len(column.values) > _MOST_LABELS:
+        return np.zeros(0)
+    numbers = np.full(len(column.values), np.nan)
+    for i in range(len(numbers)):
+        with contextlib.suppress(ValueError, pa.ArrowException):
+            numbers[i] = to_number(column.values[i : i + 1])[0].as_py()
+    return numbers
+
+
+def is_binary(column: Column) -> bool:
+    """Whether the values are 0 and 1; a few that are neither will be rejects (a header in the middle)."""
+    numbers = label_numbers(column)
+    known = np.isin(numbers, (0.0, 1.0))
+    if set(numbers[known].tolist()) != {0.0, 1.0}:
+        return False
+    return bool(column.counts[~known].sum() <= 0.01 * column.counts.sum())
 
 
 def profile(name: str, values: pa.Array, is_list: bool) -> Column:
@@ -133,6 +159,8 @@ def _refusal_by_name(column: Column) -> str:
 def _options_by_values(column: Column, num_rows: int) -> tuple[dict[str, Any] | None, str]:
     """(the feature without its name, "") or (None, why it is none)."""
     distinct = len(column.values)
+    if column.is_list:
+        return _sequence_options(column, _separator(column) or ","), ""
     if column.all_match(NUMBER) and not column.all_match(r"^0[0-9]"):
         if _is_numeric(column):
             return _numeric_options(column), ""
@@ -154,14 +182,14 @@ def _time_format(column: Column) -> str | None:
     candidates: tuple[str, ...] = ()
     if column.all_match(r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"):
         candidates = ("%Y-%m-%d",)
-    elif column.all_match(r"^[0-9]{6,14}$"):
+    elif column.all_match(r"^[0-9]{6,19}$"):
         numbers = column.numbers()
         in_order = len(numbers) > 100 and bool(
             (np.diff(column.codes[column.codes >= 0]) >= 0).all()
         )
         if not _TIME_NAME.search(column.name) and not in_order:
             return None
-        for name, unit in (("epoch_s", 1), ("epoch_ms", 1000)):
+        for name, unit in EPOCH_SCALE.items():
             if _YEARS[0] * unit <= numbers.min() and numbers.max() <= _YEARS[1] * unit:
                 return name
         candidates = _TIME_FORMATS
@@ -233,23 +261,29 @@ def _numeric_options(column: Column) -> dict[str, Any]:
 
 
 def _separator(column: Column) -> str | None:
-    """What parts the items, when a value holds several that recur elsewhere."""
+    """What parts the items, when a value holds several that recur elsewhere.
+
+    Of a typed list: what no item holds, so that its text says the same.
+    """
+    values = column.values[:20_000]
+    texts = values.to_pylist()
     if column.is_list:
-        return ","
-    texts = column.values[:20_000].to_pylist()
+        return next((s for s in (",", "|", ";") if not any(s in text for text in texts)), ITEM_MARK)
+    in_brackets = column.all_match(f"^{BRACKETED}$")
     for separator in _SEPARATORS:
         if sum(separator in text for text in texts) < 0.05 * len(texts):
             continue
-        items = [[i for i in text.split(separator) if i] for text in texts]
-        total = sum(map(len, items))
-        several = total / len(texts) >= (3.0 if separator == " " else 1.3)
-        if several and len(set(itertools.chain.from_iterable(items))) <= 0.5 * total:
+        items, _ = list_items(values.cast(pa.binary()), ColumnRule("list", separator))
+        items = items.filter(pc.not_equal(items, b""))
+        several = len(items) / len(texts) >= (3.0 if separator == " " else 1.3)
+        if in_brackets or (several and len(pc.unique(items)) <= 0.5 * len(items)):
             return separator
-    return None
+    return "," if in_brackets else None
 
 
 def _sequence_options(column: Column, separator: str) -> dict[str, Any]:
-    lengths = [text.count(separator) + 1 for text in column.values[:20_000].to_pylist()]
+    mark = ITEM_MARK if column.is_list else separator
+    lengths = [text.count(mark) + 1 for text in column.values[:20_000].to_pylist()]
     wanted = int(np.quantile(lengths, 0.99)) if lengths else 1
     max_length = next((n for n in (4, 8, 16, 32) if n >= wanted), 64)
     keep = {} if _NEWEST_LAST.search(column.name) else {"keep": "first"}
@@ -259,7 +293,7 @@ def _sequence_options(column: Column, separator: str) -> dict[str, Any]:
 
 def _tells_label(column: Column, label: Column) -> bool:
     """Whether knowing the column leaves under a tenth of the label's entropy."""
-    clicks = np.asarray(pc.equal(label.values, "1"))[np.maximum(label.codes, 0)]
+    clicks = (label_numbers(label) == 1)[np.maximum(label.codes, 0)]
     codes = column.codes + 1
     if column.all_match(NUMBER) and len(column.values):
         rank = np.argsort(np.argsort(column.numbers()))

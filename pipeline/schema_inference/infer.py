@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.schema import FeatureSchema
-from pipeline.schema_inference.column_kinds import CARRIED, Column, decide, profile
+from pipeline.schema_inference.column_kinds import CARRIED, Column, decide, is_binary, profile
 from pipeline.schema_inference.proposal import agree_in_families, is_headerless, renamed, to_yaml
 from pipeline.schema_inference.sample import Sample, read_sample
 
@@ -88,7 +88,7 @@ def infer_schema(
 
 def _choose_label(columns: dict[str, Column], wanted: str | None, sample: Sample) -> dict[str, str]:
     """{"column": ...} or {"clicks": ..., "impressions": ...}."""
-    binary = [name for name, c in columns.items() if set(c.values.to_pylist()) == {"0", "1"}]
+    binary = [name for name, column in columns.items() if is_binary(column)]
     if wanted is not None:
         if wanted not in binary:
             raise ConfigError(

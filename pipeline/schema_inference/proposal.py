@@ -15,7 +15,7 @@ import yaml
 from pipeline.schema import CsvFormat
 from pipeline.schema_inference.column_kinds import CARRIED, Column
 from pipeline.schema_inference.sample import Sample
-from pipeline.sources.columns import parse_time
+from pipeline.values import parse_time
 
 __all__ = ["agree_in_families", "is_headerless", "renamed", "to_yaml"]
 
@@ -106,14 +106,9 @@ def to_yaml(
     """
     names = renamed(sample, chosen)
     source = sample.source.model_dump(mode="json", exclude_defaults=True)
-    if isinstance(sample.source, CsvFormat):
-        if is_headerless(sample):
-            source["columns"] = _ranges(names)
-            chosen = {"column": "label"}
-        numeric = {item["name"] for item in features if item["kind"] == "numeric"}
-        nulls = sorted({n for name in numeric if name in columns for n in columns[name].nulls})
-        if nulls:
-            source["null_values"] = nulls
+    if is_headerless(sample):
+        source["columns"] = _ranges(names)
+        chosen = {"column": "label"}
     source = {"kind": sample.source.kind, **source}
     whole = "all" if sample.is_whole else "the first"
     lines = [
@@ -124,7 +119,10 @@ def to_yaml(
         f"label: {_flow(chosen if len(chosen) > 1 else chosen['column'])}",
         "features:",
     ]
+    taken: set[str] = set()
     for item, members in _grouped(features, list(sample.columns)):
+        if len(members) == 1:
+            item = _named(item, list(sample.columns).index(members[0]) + 1, taken)
         lines.append(f"  - {_flow(item)}  # {_describe(members, columns)}")
     for name, reason in left_out.items():
         leak = "probable leak, " if reason == CARRIED else ""
@@ -170,7 +168,8 @@ def _runs(features: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 def _follows(one: dict[str, Any], other: dict[str, Any]) -> bool:
     a, b = (re.fullmatch(r"(.*?)(0|[1-9]\d*)", item["name"]) for item in (one, other))
-    if a is None or b is None or {**one, "name": ""} != {**other, "name": ""}:
+    legal = re.fullmatch(r"[A-Za-z0-9_.\-]+", one["name"] + other["name"])
+    if a is None or b is None or not legal or {**one, "name": ""} != {**other, "name": ""}:
         return False
     return a[1] == b[1] and int(b[2]) == int(a[2]) + 1
 
@@ -191,7 +190,8 @@ def _grouped(
         run = runs.pop(0)
         item = run[0]
         prefix = re.match(r".*[_\-]", item["name"])
-        if prefix is not None and len(run) < _MANY:
+        legal = prefix is not None and re.fullmatch(r"[A-Za-z0-9_.\-]+", prefix[0])
+        if prefix is not None and legal and len(run) < _MANY:
             pattern = f"{prefix[0]}*"
             mine = [f for f in features if fnmatch.fnmatchcase(f["name"], pattern)]
             caught = fnmatch.filter(all_names, pattern)
@@ -204,13 +204,25 @@ def _grouped(
         if len(run) > 2:
             found.append(({**item, "name": _range_of(run)}, [f["name"] for f in run]))
             continue
-        found += [(_named(f), [f["name"]]) for f in run]
+        found += [(f, [f["name"]]) for f in run]
     return found
 
 
-def _named(item: dict[str, Any]) -> dict[str, Any]:
-    """A feature whose column's name is no feature name gets another."""
-    name = re.sub(r"[^A-Za-z0-9_.\-]", "_", item["name"])
+def _named(item: dict[str, Any], place: int, taken: set[str]) -> dict[str, Any]:
+    """A feature whose column's name is no feature name gets another, none of those taken.
+
+    Args:
+        item: the feature as a schema writes it, named as its column.
+        place: of the column in the file, from 1: the name of one in another script.
+        taken: names given before; the new one is added.
+    """
+    plain = re.sub(r"[^A-Za-z0-9_.\-]", "_", item["name"])
+    if not re.search(r"[A-Za-z0-9]", plain):
+        plain = f"column_{place}"
+    name, number = plain, 2
+    while name in taken:
+        name, number = f"{plain}_{number}", number + 1
+    taken.add(name)
     if name == item["name"]:
         return item
     return {"name": name, "column": item["name"], **{k: v for k, v in item.items() if k != "name"}}

@@ -1,7 +1,8 @@
 """The first rows of a file whose format nobody named: format by content, columns as text.
 
-gzip, Parquet and TFRecord are told by their first bytes, JSON Lines by its first object, delimited text
-by the delimiter that cuts every line into the same number of fields.
+Compressions, Parquet and TFRecord are known by their first bytes, JSON Lines by its first object, delimited
+text by the delimiter that cuts every line into the same number of fields. Values are read by the rules of
+`pipeline.values`, so that what is proposed is what preprocessing finds.
 """
 
 from __future__ import annotations
@@ -9,14 +10,11 @@ from __future__ import annotations
 import collections
 import csv
 import dataclasses
-import gzip
 import io
 import itertools
-import json
 import re
-import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,14 +22,28 @@ import pyarrow.csv
 
 from pipeline.errors import DataError
 from pipeline.paths import local_copy, open_for_reading
-from pipeline.schema import CsvFormat, ExamplesFormat, JsonLinesFormat, ParquetFormat
+from pipeline.schema import (
+    DEFAULT_MISSING,
+    CsvFormat,
+    ExamplesFormat,
+    JsonLinesFormat,
+    ParquetFormat,
+)
+from pipeline.sources.decoding import DECODING_ERRORS, detect_encoding, open_text, read_some
+from pipeline.sources.json_text import parse_json
+from pipeline.sources.parquet import flatten_records
+from pipeline.sources.text_parsers import flatten_object
+from pipeline.values import ColumnRule, from_python, to_text
+from pipeline.values.lists import ITEM_MARK
 
 __all__ = ["NULL_TEXTS", "NUMBER", "Sample", "read_sample"]
 
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
-NULL_TEXTS = ("NULL", "null", "NA", "N/A", "nan", "NaN", "None", "none", "\\N", "-nan", "<NA>")
-_DELIMITERS = (",", "\t", "|", ";", "\x01")
+NULL_TEXTS = tuple(text for text in DEFAULT_MISSING if text)
+_DELIMITERS = (",", "\t", "|", ";", "\x01", "::")
 _SNIFFED_LINES = 200
+_ITEMS = ITEM_MARK
+_COMMA_NUMBER = r"^[+-]?([0-9]{1,3}(\.[0-9]{3})+|[0-9]+)(,[0-9]+)?$"
 _IMAGE_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM")
 _MAX_EXAMPLES = 20_000  # Examples are read in Python, one by one
 
@@ -45,7 +57,7 @@ class Sample:
         columns: by name in file order, each a string array [num_rows] with "" for missing.
         num_rows: how many rows were read.
         is_whole: whether that was the whole file.
-        lists: columns whose values are lists, joined here with ",".
+        lists: columns whose values are typed lists, joined here with U+001F.
         images: columns of encoded images; their arrays are empty.
     """
 
@@ -66,7 +78,9 @@ def read_sample(path: str | Path, sample_rows: int) -> Sample:
     path = str(path)
     try:
         return _read_sample(path, sample_rows)
-    except (EOFError, gzip.BadGzipFile, zlib.error, pa.ArrowException) as error:
+    except (*DECODING_ERRORS, csv.Error) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
         raise DataError(
             "a schema is inferred from a file that can be read",
             f"{path} ({type(error).__name__}: {str(error).splitlines()[0][:200]})",
@@ -81,16 +95,14 @@ def _read_sample(path: str, sample_rows: int) -> Sample:
         raise DataError("a schema is inferred from a file with rows", f"{path}, which is empty")
     if first[:4] == b"PAR1":
         return _parquet(path, sample_rows)
-    packed = first[:2] == b"\x1f\x8b"
-    if packed:
-        with open_for_reading(path) as raw, gzip.GzipFile(fileobj=raw) as unpacked:
-            first = unpacked.read(16)
+    encoding = detect_encoding(path)
+    with open_text(path, encoding) as stream:
+        first = read_some(stream, 16, path, encoding)
     # A TFRecord starts with a 64-bit length, whose upper half is 0.
     if len(first) >= 12 and first[4:8] == b"\0\0\0\0":
         return _examples(path, sample_rows)
-    with open_for_reading(path) as raw:
-        lines_of: Any = gzip.GzipFile(fileobj=raw) if packed else raw
-        lines = list(itertools.islice(lines_of, sample_rows + 1))
+    with open_text(path, encoding) as text:
+        lines = list(itertools.islice(text, sample_rows + 1))
     lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
     lines = [line for line in lines if line.strip(b"\r\n")]
     if not lines:
@@ -105,8 +117,12 @@ def _read_sample(path: str, sample_rows: int) -> Sample:
 
 def _csv(path: str, lines: list[bytes], sample_rows: int) -> Sample:
     texts = [line.decode("utf-8", "replace") for line in lines[:_SNIFFED_LINES]]
-    delimiter = _sniff_delimiter(path, texts)
-    quote, newlines = _sniff_quote(texts, delimiter)
+    delimiter = written = _sniff_delimiter(path, texts)
+    if len(delimiter) > 1:  # as one character, for readers that know no other
+        delimiter = ITEM_MARK
+        texts = [text.replace(written, delimiter) for text in texts]
+        lines = [line.replace(written.encode(), delimiter.encode()) for line in lines]
+    quote, newlines = _sniff_quote(texts, delimiter) if written == delimiter else (None, False)
     reader = csv.reader(
         io.StringIO("".join(texts)),
         delimiter=delimiter,
@@ -135,10 +151,17 @@ def _csv(path: str, lines: list[bytes], sample_rows: int) -> Sample:
         ),
     )
     table = table[:sample_rows]
-    source = CsvFormat.model_construct(
-        delimiter=delimiter, header=header, columns=(), quote=quote, newlines_in_values=newlines
-    )
     columns = {name: _one(table[name]) for name in names}
+    decimal, thousands = _sniff_decimal(columns, written)
+    source = CsvFormat.model_construct(
+        delimiter=written,
+        header=header,
+        columns=(),
+        quote=quote,
+        newlines_in_values=newlines,
+        decimal=decimal,
+        thousands=thousands,
+    )
     return Sample(source, columns, table.num_rows, len(lines) <= sample_rows)
 
 
@@ -146,19 +169,54 @@ def _sniff_delimiter(path: str, texts: list[str]) -> str:
     """The delimiter that cuts the lines into the most fields, the same number in nearly all."""
     best, most = None, 0
     for delimiter in _DELIMITERS:
+        lines_of_one = texts
+        if len(delimiter) > 1:
+            lines_of_one = [text.replace(delimiter, ITEM_MARK) for text in texts]
+        one = delimiter if len(delimiter) == 1 else ITEM_MARK
         counts = collections.Counter(
-            len(fields) for fields in csv.reader(texts, delimiter=delimiter) if fields
+            len(fields) for fields in csv.reader(lines_of_one, delimiter=one) if fields
         )
         fields, lines = counts.most_common(1)[0]
         if fields > max(most, 1) and lines >= 0.9 * counts.total():
             best, most = delimiter, fields
     if best is None:
         raise DataError(
-            "a text file must have two columns or more, cut by a comma, tab, |, ; or \\x01",
+            "a text file must have two columns or more, cut by a comma, tab, |, ;, :: or \\x01",
             f"{path}, whose first line is {texts[0][:80]!r}",
             "Is it a click log? Write the schema by hand if the delimiter is another.",
         )
     return best
+
+
+def _sniff_decimal(
+    columns: dict[str, pa.Array], delimiter: str
+) -> tuple[Literal[".", ","], Literal["."] | None]:
+    """(decimal point, what groups digits); the columns of numbers are rewritten with a point.
+
+    A decimal comma is believed where no column has numbers with a point, a few have numbers with one comma,
+    and the comma is not the delimiter.
+    """
+    if delimiter == ",":
+        return ".", None
+    found: dict[str, pa.Array] = {}
+    thousands: Literal["."] | None = None
+    for name, values in columns.items():
+        present = values.filter(pc.invert(pc.is_in(values, pa.array(["", *NULL_TEXTS]))))
+        if not len(present):
+            continue
+        if pc.all(pc.match_substring_regex(present, _COMMA_NUMBER)).as_py():
+            if not pc.any(pc.match_substring(present, ",")).as_py():
+                continue  # whole numbers say nothing
+            if pc.any(pc.match_substring(present, ".")).as_py():
+                thousands = "."
+            plain = pc.replace_substring(pc.replace_substring(values, ".", ""), ",", ".")
+            found[name] = plain
+        elif pc.all(pc.match_substring_regex(present, NUMBER)).as_py():
+            return ".", None
+    if not found:
+        return ".", None
+    columns.update(found)
+    return ",", thousands
 
 
 def _sniff_quote(texts: list[str], delimiter: str) -> tuple[str | None, bool]:
@@ -209,11 +267,11 @@ def _json_lines(path: str, lines: list[bytes], sample_rows: int) -> Sample:
     rows = []
     for line in lines[:sample_rows]:
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             continue  # a malformed line is a reject, later
         if isinstance(row, dict):
-            rows.append(row)
+            rows.append(flatten_object(row))
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = {name: [row.get(name) for row in rows] for name in names}
     return _from_lists(path, JsonLinesFormat(), columns, len(rows), len(lines) <= sample_rows)
@@ -259,44 +317,63 @@ def _from_lists(
             images.add(name)
         if any(isinstance(v, list) for v in values):
             lists.add(name)
-        texts[name] = pa.array([] if name in images else [_text(v) for v in values], pa.string())
+        texts[name] = pa.array([], pa.string()) if name in images else _texts(name, values)
     return Sample(source, texts, num_rows, is_whole, frozenset(lists), frozenset(images))
 
 
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list):
-        return ",".join(_text(v) for v in value)
-    return json.dumps(value) if isinstance(value, dict) else str(value)
+def _texts(name: str, values: list[Any]) -> pa.Array:
+    """A column of Python values as texts; what has no reading is missing here and a reject later."""
+    rule = ColumnRule("list" if any(isinstance(v, list) for v in values) else "text", _ITEMS)
+    try:
+        return _readable(from_python(values, rule))
+    except (ValueError, pa.ArrowException):
+        return _readable(pa.concat_arrays([_text_or_missing(v, rule) for v in values]))
+
+
+def _text_or_missing(value: Any, rule: ColumnRule) -> pa.Array:
+    try:
+        return from_python([value], rule)
+    except (ValueError, pa.ArrowException):
+        return pa.array([b""], pa.binary())
+
+
+def _readable(texts: pa.Array) -> pa.Array:
+    """Binary as string, bytes that are not UTF-8 replaced."""
+    try:
+        return texts.cast(pa.string())
+    except pa.ArrowInvalid:
+        plain = [t.decode("utf-8", "replace") for t in texts.to_pylist()]
+        return pa.array(plain, pa.string())
 
 
 def _typed(path: str, source: Any, table: pa.Table, is_whole: bool) -> Sample:
     if not table.num_rows:
         raise DataError("a schema is inferred from a file with rows", f"{path}, 0 rows")
     texts, lists, images = {}, set(), set()
+    table = flatten_records(table)
     for name in table.column_names:
         column, kind = _one(table[name]), table[name].type
         if pa.types.is_dictionary(kind):
             column = column.cast(kind.value_type)
         if pa.types.is_nested(kind):
             lists.add(name)
-            column = pa.array([_text(v) for v in column.to_pylist()], pa.string())
-        elif pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
-            values = column.to_pylist()
-            if any(v.startswith(_IMAGE_MAGIC) for v in values[:100] if v):
-                images.add(name)
-                column = pa.array([], pa.string())
-            else:
-                column = pa.array([_text(v) for v in values], pa.string())
-        elif pa.types.is_timestamp(kind):
-            column = pc.strftime(column, format="%Y-%m-%d %H:%M:%S")
-        texts[name] = pc.fill_null(column.cast(pa.string()), "")
+        elif _holds_images(column):
+            images.add(name)
+            texts[name] = pa.array([], pa.string())
+            continue
+        try:
+            texts[name] = _readable(
+                to_text(column, ColumnRule("list" if name in lists else "text", _ITEMS))
+            )
+        except (ValueError, pa.ArrowException):
+            texts[name] = _texts(name, column.to_pylist())
     return Sample(source, texts, table.num_rows, is_whole, frozenset(lists), frozenset(images))
+
+
+def _holds_images(column: pa.Array) -> bool:
+    if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
+        return False
+    return any(v.startswith(_IMAGE_MAGIC) for v in column[:100].to_pylist() if v)
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:

@@ -6,6 +6,7 @@ import dataclasses
 
 from pipeline.input_listing import InputFile, check_unchanged
 from pipeline.paths import is_remote
+from pipeline.sources.decoding import TextEncoding
 
 __all__ = ["Block"]
 
@@ -20,7 +21,7 @@ class Block:
         start, end: byte range of text (a row belongs to the block in which it starts; `end` is -1 for
             "to the end", used for files that cannot be split), or row groups of Parquet.
         columns: the columns of this file, in file order; empty when the format names them itself.
-        gzip: the file is gzip-compressed text.
+        encoding: how a text file stores its lines.
     """
 
     index: int
@@ -28,7 +29,7 @@ class Block:
     start: int
     end: int
     columns: tuple[str, ...] = ()
-    gzip: bool = False
+    encoding: TextEncoding = TextEncoding()
 
     @property
     def path(self) -> str:

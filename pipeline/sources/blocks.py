@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import gzip
 import io
 import itertools
-import json
-import zlib
 
 from pipeline.errors import ClickparityError, ConfigError, DataError
 from pipeline.input_listing import InputFile, InputListing, check_unchanged
 from pipeline.paths import open_for_reading
 from pipeline.schema import CsvFormat, ExamplesFormat, FeatureSchema, JsonLinesFormat, ParquetFormat
 from pipeline.sources.block import Block
+from pipeline.sources.decoding import DECODING_ERRORS, TextEncoding, detect_encoding, open_text
+from pipeline.sources.json_text import parse_json
+from pipeline.sources.parquet import parquet_columns
+from pipeline.sources.text_parsers import flatten_object
 
-__all__ = ["DEFAULT_BLOCK_BYTES", "InputPlan", "is_gzip", "plan_blocks"]
+__all__ = ["DEFAULT_BLOCK_BYTES", "InputPlan", "plan_blocks"]
 
 DEFAULT_BLOCK_BYTES = 8 << 20
 _HEADER_BYTES = 1 << 20
@@ -33,12 +34,6 @@ class InputPlan:
     schema: FeatureSchema
     listing: InputListing
     blocks: tuple[Block, ...]
-
-
-def is_gzip(path: str) -> bool:
-    """Whether the file starts with gzip's magic bytes."""
-    with open_for_reading(path) as stream:
-        return stream.read(2) == b"\x1f\x8b"
 
 
 def plan_blocks(
@@ -57,8 +52,8 @@ def plan_blocks(
         if not file.size:
             continue
         try:
-            columns, pieces, gzipped = _cut(schema, file, block_bytes)
-        except (OSError, ValueError, EOFError, zlib.error) as error:
+            columns, pieces, encoding = _cut(schema, file, block_bytes)
+        except DECODING_ERRORS as error:
             check_unchanged(file)  # perhaps it is being written
             if isinstance(error, ClickparityError):
                 raise
@@ -80,7 +75,7 @@ def plan_blocks(
         resolved = this
         in_text = columns if isinstance(schema.source, CsvFormat) else ()
         for start, end in pieces:
-            blocks.append(Block(len(blocks), file, start, end, tuple(in_text), gzipped))
+            blocks.append(Block(len(blocks), file, start, end, tuple(in_text), encoding))
     if resolved is None:
         raise DataError(
             "the input must have rows", f"{len(files)} empty file(s), {files[0].path} first"
@@ -90,22 +85,22 @@ def plan_blocks(
 
 def _cut(
     schema: FeatureSchema, file: InputFile, block_bytes: int
-) -> tuple[list[str], list[tuple[int, int]], bool]:
-    """(columns, pieces, gzip) of one file."""
+) -> tuple[list[str], list[tuple[int, int]], TextEncoding]:
+    """(columns, pieces, encoding) of one file."""
     source = schema.source
     if isinstance(source, ParquetFormat):
         import pyarrow.parquet as pq
 
         with open_for_reading(file.path) as stream:
             parquet = pq.ParquetFile(stream)
-            names = list(parquet.schema_arrow.names)
-            return names, [(i, i + 1) for i in range(parquet.num_row_groups)], False
+            names = parquet_columns(parquet.schema_arrow)
+            return names, [(i, i + 1) for i in range(parquet.num_row_groups)], TextEncoding()
     if isinstance(source, ExamplesFormat):
         from pipeline.sources.examples import example_columns
 
-        return example_columns(schema, file.path), [(0, -1)], False
-    gzipped = is_gzip(file.path)
-    first, header_end = _first_line(file.path, gzipped)
+        return example_columns(schema, file.path), [(0, -1)], TextEncoding()
+    encoding = detect_encoding(file.path)
+    first, header_end = _first_line(file.path, encoding)
     start = 0
     if isinstance(source, JsonLinesFormat):
         columns = _json_columns(schema, first)
@@ -113,20 +108,16 @@ def _cut(
         columns, start = _split_line(first, source), header_end
     else:
         columns = list(source.columns)
-    if gzipped or (isinstance(source, CsvFormat) and source.newlines_in_values):
-        return columns, [(start, -1)], gzipped
+    if not encoding.is_plain or (isinstance(source, CsvFormat) and source.newlines_in_values):
+        return columns, [(start, -1)], encoding
     cuts = [*range(start, max(file.size, start + 1), block_bytes), max(file.size, start)]
-    return columns, [(a, b) for a, b in itertools.pairwise(cuts) if b > a], False
+    return columns, [(a, b) for a, b in itertools.pairwise(cuts) if b > a], encoding
 
 
-def _first_line(path: str, gzipped: bool) -> tuple[bytes, int]:
+def _first_line(path: str, encoding: TextEncoding) -> tuple[bytes, int]:
     """The first line without its line break, and where the next one starts."""
-    with open_for_reading(path) as raw:
-        if gzipped:
-            with gzip.GzipFile(fileobj=raw) as stream:
-                line = stream.readline(_HEADER_BYTES)
-        else:
-            line = raw.readline(_HEADER_BYTES)
+    with open_text(path, encoding) as stream:
+        line = stream.readline(_HEADER_BYTES)
     return line.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n"), len(line)
 
 
@@ -141,8 +132,8 @@ def _split_line(line: bytes, source: CsvFormat) -> list[str]:
 def _json_columns(schema: FeatureSchema, first: bytes) -> list[str]:
     """Columns that may occur: those of the first object, and all that the schema names plainly."""
     try:
-        found = json.loads(first)
-        keys = list(found) if isinstance(found, dict) else []
+        found = parse_json(first)
+        keys = list(flatten_object(found)) if isinstance(found, dict) else []
     except ValueError:
         keys = []  # a malformed first line is a reject like any other
     return list(dict.fromkeys([*keys, *(c for c in schema.columns if "*" not in c)]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from pipeline.paths import local_copy
 from pipeline.schema import FeatureSchema
 from pipeline.sources.block import Block
 from pipeline.sources.chunk import Parsed, Reject, empty_table
-from pipeline.sources.columns import separators
+from pipeline.values import ColumnRule, column_rules, from_python, naming_column
 
 __all__ = ["compression_of", "example_columns", "read_examples"]
 
@@ -65,7 +65,8 @@ def example_columns(schema: FeatureSchema, path: str) -> list[str]:
 
 def read_examples(block: Block, schema: FeatureSchema) -> Iterator[Parsed]:
     """Batches of Examples as Arrow tables. Types follow the schema: an int64 or float list may stand
-    for a number or a text, a bytes list for a text or a number written out.
+    for a number or a text, a bytes list for a text or a number written out. Several values are a typed
+    list, one is what it says.
 
     Raises:
         DataError: the file is truncated or damaged: how many records are lost cannot be told.
@@ -101,18 +102,30 @@ def _check_gzip_is_whole(path: str) -> None:
 
 def _read(batches: Any, path: str, schema: FeatureSchema) -> Iterator[Parsed]:
     """Batches of serialized Examples -> tables and rejects."""
-    first_row = 0
+    first_row, rules = 0, column_rules(schema)
     for batch in batches:
-        good, rows, rejects = [], [], []
-        for i, record in enumerate(batch.numpy()):
+        records = batch.numpy()
+        tables: list[pa.Table] = []
+        rows: list[int] = []
+        rejects: list[Reject] = []
+        pending = [range(len(records))]
+        while pending:  # cut in halves down to the records that cannot be read
+            at = pending.pop()
             try:
-                good.append(_row(_parse(record).features.feature, schema))
-                rows.append(i)
+                features = [_parse(records[i]).features.feature for i in at]
+                tables.append(_parsed_rows(features, schema, rules))
+                rows += at
             except ValueError as error:
-                rejects.append(Reject(path, first_row + i, reason_of(error)[:300], record))
+                if len(at) == 1:
+                    reason = reason_of(error)[:300]
+                    rejects.append(Reject(path, first_row + at[0], reason, records[at[0]]))
+                else:
+                    middle = len(at) // 2
+                    pending += [at[middle:], at[:middle]]
         index = np.array(rows, dtype=np.int64)
-        yield Parsed(_table(good, schema), index, len(batch), rejects, first_row + index)
-        first_row += len(batch)
+        table = pa.concat_tables(tables or [empty_table(schema)])
+        yield Parsed(table, index, len(records), rejects, first_row + index)
+        first_row += len(records)
 
 
 def _parse(record: bytes) -> Any:
@@ -126,35 +139,24 @@ def _parse(record: bytes) -> Any:
         raise ValueError(f"not a tf.Example: {error}") from None
 
 
-def _row(feature: Any, schema: FeatureSchema) -> list[Any]:
-    numbers, joined_with = set(schema.number_columns), separators(schema)
-    row: list[Any] = []
+def _parsed_rows(
+    features: list[Any], schema: FeatureSchema, rules: Mapping[str, ColumnRule]
+) -> pa.Table:
+    """A table of some Examples' features; ValueError where a value of any has no reading."""
+    arrays = []
     for name in schema.columns:
-        kind = feature[name].WhichOneof("kind") if name in feature else None
-        values = list(getattr(feature[name], kind).value) if kind else []
-        if name in numbers:
-            row.append(_number(name, values))
-        else:
-            texts = [v if isinstance(v, bytes) else str(v).encode() for v in values]
-            row.append(joined_with.get(name, ",").encode().join(texts))
-    return row
+        values = [_value(name, feature, rules[name]) for feature in features]
+        with naming_column(name, rules[name]):
+            arrays.append(from_python(values, rules[name]))
+    return pa.table(arrays, names=list(schema.columns))
 
 
-def _number(name: str, values: list[Any]) -> float:
-    if len(values) > 1:
+def _value(name: str, feature: Any, rule: ColumnRule) -> Any:
+    """What one feature of an Example says: nothing, one value, or a list of several."""
+    kind = feature[name].WhichOneof("kind") if name in feature else None
+    values = list(getattr(feature[name], kind).value) if kind else []
+    if kind == "float_list":
+        values = list(np.array(values, np.float32))
+    if len(values) > 1 and rule.kind == "number":
         raise ValueError(f"{name} must be one number: got {len(values)} values")
-    if not values or values[0] == b"":
-        return float("nan")
-    try:
-        return float(values[0])
-    except ValueError:
-        raise ValueError(f"{name} must be a number: got {values[0][:80]!r}") from None
-
-
-def _table(rows: list[list[Any]], schema: FeatureSchema) -> pa.Table:
-    empty = empty_table(schema)
-    if not rows:
-        return empty
-    columns = zip(*rows, strict=True)
-    arrays = [pa.array(c, t) for c, t in zip(columns, empty.schema.types, strict=True)]
-    return pa.table(arrays, names=empty.column_names)
+    return values if len(values) > 1 else values[0] if values else None

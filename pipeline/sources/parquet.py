@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -11,24 +11,37 @@ from pipeline.paths import open_for_reading
 from pipeline.schema import FeatureSchema
 from pipeline.sources.block import Block
 from pipeline.sources.chunk import Parsed, Reject, empty_table
-from pipeline.sources.columns import conform
+from pipeline.values import ColumnRule, column_rules, conform
 
-__all__ = ["read_parquet"]
+__all__ = ["flatten_records", "parquet_columns", "read_parquet"]
 
 _CHUNK_ROWS = 1 << 17
+
+
+def parquet_columns(fields: pa.Schema) -> list[str]:
+    """The columns of a file, the fields of a record as `device.os`."""
+    return flatten_records(fields.empty_table()).column_names
+
+
+def flatten_records(table: pa.Table) -> pa.Table:
+    """The table with every record (struct) in place of its fields, named `device.os`."""
+    while any(pa.types.is_struct(field.type) for field in table.schema):
+        table = table.flatten()
+    return table
 
 
 def read_parquet(block: Block, schema: FeatureSchema) -> Iterator[Parsed]:
     """The rows of a block; a row group that cannot be read is one reject with its row count."""
     import pyarrow.parquet as pq
 
+    rules = column_rules(schema)
     with open_for_reading(block.path) as stream:
         parquet = pq.ParquetFile(stream, page_checksum_verification=True)
         sizes = [parquet.metadata.row_group(g).num_rows for g in range(parquet.num_row_groups)]
         for group in range(block.start, block.end):
             first, num_rows = sum(sizes[:group]), sizes[group]
             try:
-                table = parquet.read_row_group(group, columns=list(schema.columns))
+                table = flatten_records(parquet.read_row_group(group, columns=list(schema.columns)))
             except (OSError, pa.ArrowException) as error:
                 reason = f"row group {group} cannot be read: {str(error).splitlines()[0][:200]}"
                 bad = Reject(block.path, first, reason, b"", num_rows)
@@ -36,11 +49,19 @@ def read_parquet(block: Block, schema: FeatureSchema) -> Iterator[Parsed]:
                 yield Parsed(empty_table(schema), nothing, num_rows, [bad], nothing)
                 continue
             for start in range(0, num_rows, _CHUNK_ROWS):
-                yield _conform(table.slice(start, _CHUNK_ROWS), schema, block.path, first + start)
+                yield _conform(
+                    table.slice(start, _CHUNK_ROWS), schema, rules, block.path, first + start
+                )
 
 
-def _conform(table: pa.Table, schema: FeatureSchema, path: str, first: int) -> Parsed:
-    """A table as the schema's types; rows with a text that is no number are rejected."""
+def _conform(
+    table: pa.Table,
+    schema: FeatureSchema,
+    rules: Mapping[str, ColumnRule],
+    path: str,
+    first: int,
+) -> Parsed:
+    """A table as the schema's types; rows with a value that has no reading are rejected."""
     tables: list[pa.Table] = []
     good: list[np.ndarray] = []
     rejects: list[Reject] = []
@@ -48,7 +69,7 @@ def _conform(table: pa.Table, schema: FeatureSchema, path: str, first: int) -> P
     def rows(low: int, high: int) -> None:
         part = table.slice(low, high - low)
         try:
-            tables.append(conform(part, schema))
+            tables.append(conform(part, rules))
         except (ValueError, pa.ArrowException) as error:
             if high - low == 1:
                 raw = repr(part.to_pylist()[0]).encode()[:4096]

@@ -6,25 +6,25 @@ until the offending lines stand alone: good rows are never lost to a bad neighbo
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.errors import DataError, reason_of
+from pipeline.errors import reason_of
 from pipeline.paths import open_for_reading
 from pipeline.schema import CsvFormat, FeatureSchema
 from pipeline.sources.block import Block
 from pipeline.sources.blocks import DEFAULT_BLOCK_BYTES
 from pipeline.sources.chunk import Parsed, Reject, empty_table
+from pipeline.sources.decoding import open_text, read_some
+from pipeline.sources.lines import next_line
 from pipeline.sources.text_parsers import csv_parser, json_parser
 
 __all__ = ["read_text"]
 
 _PIECE_ROWS = 256
+_MOST_HELD = 16 << 20  # bytes of a line that nobody will use
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -128,55 +128,73 @@ def _row_breaks(data: bytes, quote: str | None) -> np.ndarray:
 def _chunks(
     block: Block, quote: str | None, chunk_bytes: int | None
 ) -> Iterator[tuple[int, bytes]]:
-    """(offset, whole rows) of the block: the rows that start in [start, end)."""
+    """(offset, whole rows) of the block: the rows that start in [start, end).
+
+    Of a row that is longer than `_MOST_HELD` its beginning, which is rejected as too long.
+    """
+    if block.end < 0:
+        yield from _stream_chunks(block, quote)
+        return
     with open_for_reading(block.path) as raw:
-        if block.end < 0:
-            stream: BinaryIO = gzip.GzipFile(fileobj=raw) if block.gzip else raw  # type: ignore[assignment]
-            yield from _stream_chunks(stream, block, quote)
-            return
         # A row belongs to the block in which it starts. Unless the byte before `start` ends a line (or
         # the block opens the file), the first piece is the tail of a row of the block before.
         raw.seek(max(block.start - 1, 0))
         inside_a_row = block.start > 0 and raw.read(1) != b"\n"
-        position = block.start + (len(raw.readline()) if inside_a_row else 0)
-        raw.seek(position)
+        raw.seek(block.start)
+        position = next_line(raw, block.start, block.end) if inside_a_row else block.start
         while position < block.end:
             left = block.end - position
             data = raw.read(min(chunk_bytes or left, left))
             if not data.endswith(b"\n"):
-                data += raw.readline()
+                data += raw.readline(_MOST_HELD)
             mark = len(_BOM) if position == 0 and data.startswith(_BOM) else 0
             if data[mark:]:
                 yield position + mark, data[mark:]
             if not data:
                 return  # the file has become shorter
             position += len(data)
+            if not data.endswith(b"\n"):
+                position = next_line(raw, position, block.end)
 
 
-def _stream_chunks(
-    stream: BinaryIO, block: Block, quote: str | None
-) -> Iterator[tuple[int, bytes]]:
+def _stream_chunks(block: Block, quote: str | None) -> Iterator[tuple[int, bytes]]:
     """Whole rows of a file that cannot be split, a few MB at a time."""
-    try:
+    path, encoding = block.path, block.encoding
+    with open_text(path, encoding) as stream:
         offset, rest = block.start, b""
         if block.start:
-            stream.read(block.start)  # the header
-        elif (head := stream.read(len(_BOM))) == _BOM:
+            read_some(stream, block.start, path, encoding)  # the header
+        elif (head := read_some(stream, len(_BOM), path, encoding)) == _BOM:
             offset = len(_BOM)
         else:
             rest = head
-        while data := stream.read(DEFAULT_BLOCK_BYTES):
+        while data := read_some(stream, DEFAULT_BLOCK_BYTES, path, encoding):
             data = rest + data
             breaks = _row_breaks(data, quote)
             cut = int(breaks[-1]) + 1 if len(breaks) else 0
             if cut:
                 yield offset, data[:cut]
             offset, rest = offset + cut, data[cut:]
+            if len(rest) > _MOST_HELD:
+                yield offset, rest
+                offset, rest = _after_row(
+                    lambda size: read_some(stream, size, path, encoding), offset, rest, quote
+                )
         if rest:
             yield offset, rest
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(
-            f"{block.path} must be a whole gzip file",
-            f"{type(error).__name__}: {error}",
-            "Fetch the file again; how many rows are missing cannot be told.",
-        ) from None
+
+
+def _after_row(
+    read: Callable[[int], bytes], offset: int, data: bytes, quote: str | None
+) -> tuple[int, bytes]:
+    """Reads past the end of the row that `data` begins, which nobody keeps: what follows, and its offset."""
+    quotes = 0
+    while data:
+        ends = _row_breaks((quote or "").encode() * (quotes % 2) + data, quote)
+        if len(ends):
+            cut = int(ends[0]) + 1 - (quotes % 2 if quote else 0)
+            return offset + cut, data[cut:]
+        quotes += data.count(quote.encode()) if quote else 0
+        offset += len(data)
+        data = read(DEFAULT_BLOCK_BYTES)
+    return offset, b""

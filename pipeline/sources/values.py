@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from pipeline.paths import open_for_reading
 from pipeline.schema import CsvFormat, FeatureSchema, ImageColumn, JsonLinesFormat
-from pipeline.sources.columns import parse_time
+from pipeline.values import parse_time
 
 __all__ = ["bad_rows", "load_images"]
 

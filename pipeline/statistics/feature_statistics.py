@@ -19,8 +19,9 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import ConfigError
-from pipeline.schema import FeatureSchema, NumericFeature, vocabulary_features
+from pipeline.schema import DatetimeFeature, FeatureSchema, NumericFeature, vocabulary_features
 from pipeline.statistics.numeric import Histogram, NumericStatistics, prepare_numeric
+from pipeline.statistics.times import TimeStatistics
 from pipeline.statistics.vocabulary import Vocabulary, read_vocabulary, write_vocabulary
 
 __all__ = [
@@ -44,6 +45,7 @@ class PartialStatistics:
         hours: hour since 1970 -> (examples, clicks), over all splits; empty without a time column.
         numeric: by feature name, training rows.
         present, missing: by text feature name, training rows.
+        times: by datetime feature name, training rows.
     """
 
     input_rows: int = 0
@@ -56,12 +58,14 @@ class PartialStatistics:
     numeric: dict[str, NumericStatistics] = dataclasses.field(default_factory=dict)
     present: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     missing: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    times: dict[str, TimeStatistics] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def merge(cls, parts: Iterable[PartialStatistics]) -> PartialStatistics:
         """The statistics of all rows together."""
         merged = cls()
         numeric: dict[str, list[NumericStatistics]] = {}
+        times: dict[str, list[TimeStatistics]] = {}
         for part in parts:
             merged.input_rows += part.input_rows
             merged.rejected_rows += part.rejected_rows
@@ -79,7 +83,10 @@ class PartialStatistics:
                 merged.hours[hour] = (before[0] + rows, before[1] + clicks)
             for name, statistics in part.numeric.items():
                 numeric.setdefault(name, []).append(statistics)
+            for name, found in part.times.items():
+                times.setdefault(name, []).append(found)
         merged.numeric = {n: NumericStatistics.merge(parts) for n, parts in numeric.items()}
+        merged.times = {n: TimeStatistics.merge(parts) for n, parts in times.items()}
         return merged
 
 
@@ -136,6 +143,11 @@ class FeatureStatistics:
             },
             "numeric": numeric,
             "text": text,
+            "time": {
+                f.name: partial.times.get(f.name, TimeStatistics()).summarise(f.format)
+                for f in schema.features
+                if isinstance(f, DatetimeFeature)
+            },
         }
         return cls(numbers, dict(vocabularies))
 

@@ -27,6 +27,8 @@ import pyarrow.csv
 from scipy.special import expit
 
 from pipeline.errors import ConfigError
+from pipeline.machine_faults import MachineError, machine_error
+from pipeline.paths import local_path
 from pipeline.synthetic.world import BLOCK_ROWS, Block, Ids, draw_block, world
 
 __all__ = ["SyntheticLog", "join_texts", "write_log"]
@@ -192,7 +194,7 @@ def write_log(
             "num_files must lie between 1 and the number of rows", num_files, "Try 1."
         )
     _check_chunk_rows(chunk_rows)
-    folder = Path(out_dir)
+    folder = local_path(out_dir, "out")
     targets = [folder / f"part-{i:05d}.csv" for i in range(num_files)]
     hidden = [target.with_name(f".{target.name}.{os.getpid()}.partial") for target in targets]
     bounds = [log.num_rows * i // num_files for i in range(num_files + 1)]
@@ -219,6 +221,8 @@ def _folder_problems(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if isinstance(fault := machine_error(error, folder), MachineError):
+            raise fault from error
         raise ConfigError(
             "the output must be a folder that can be written",
             f"{folder} ({error.strerror})",

@@ -6,22 +6,28 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from pipeline.schema.time_format import EPOCH_SCALE, directives, expression
+from pipeline.schema.time_format import EPOCH_BOUNDS, EPOCH_SCALE, directives, expression
 
 __all__ = ["encode"]
 
 
-def encode(texts: tf.Tensor, time_format: str, parts: Sequence[str]) -> tf.Tensor:
+def encode(
+    texts: tf.Tensor, time_format: str, parts: Sequence[str], *, bounded: bool = True
+) -> tf.Tensor:
     """String [batch] -> int32 [batch, parts]; weekday 1 is Monday, hour 1 is midnight.
 
     Args:
         texts: times as the schema's `format` writes them.
         time_format: see `pipeline.schema.DatetimeFeature`.
         parts: of hour, weekday, day, month.
+        bounded: an epoch outside `EPOCH_YEARS` does not fit (it is of another unit).
     """
     valid = tf.strings.regex_full_match(texts, expression(time_format))
     if time_format in EPOCH_SCALE:
-        days, hour = _from_epoch(tf.where(valid, texts, "0"), EPOCH_SCALE[time_format])
+        seconds = _from_epoch(tf.where(valid, texts, "0"), EPOCH_SCALE[time_format])
+        if bounded:
+            valid &= (seconds >= EPOCH_BOUNDS[0]) & (seconds < EPOCH_BOUNDS[1])
+        days, hour = seconds // 86400, tf.math.floormod(seconds, 86400) // 3600
         month, day = _month_and_day(days)
     else:
         valid, year, month, day, hour = _from_pattern(texts, valid, time_format)
@@ -36,11 +42,10 @@ def encode(texts: tf.Tensor, time_format: str, parts: Sequence[str]) -> tf.Tenso
     return tf.cast(tf.stack(columns, axis=1), tf.int32)
 
 
-def _from_epoch(texts: tf.Tensor, scale: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """(days since 1970, hour) of texts like 1414022400 or 1414022400.5."""
+def _from_epoch(texts: tf.Tensor, scale: int) -> tf.Tensor:
+    """Seconds since 1970 of texts like 1414022400 or 1414022400.5."""
     whole = tf.strings.regex_replace(texts, r"\..*", "")
-    seconds = tf.strings.to_number(whole, tf.int64) // scale
-    return seconds // 86400, tf.math.floormod(seconds, 86400) // 3600
+    return tf.strings.to_number(whole, tf.int64) // scale
 
 
 def _from_pattern(

@@ -16,6 +16,7 @@ Ids of a feature: 0 missing, 1 .. num_oov_buckets unseen, then the vocabulary in
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
@@ -42,10 +43,12 @@ from pipeline.transform import datetime_parts
 from pipeline.transform.images import decode_images, decode_images_traced
 from pipeline.transform.numeric import NumericConstants, encode_buckets, encode_numeric
 from pipeline.transform.raw_rows import number_matrix, text_matrix
-from pipeline.transform.spec import TRANSFORM_VERSION, encoded_spec
+from pipeline.transform.spec import encoded_spec
+from pipeline.transform.text_rules import canonical, split_items
 from pipeline.transform.vocabulary_table import VocabularyTable
+from pipeline.values import column_rules
 
-__all__ = ["TRANSFORM_VERSION", "FeatureTransform", "encoded_spec"]
+__all__ = ["FeatureTransform", "encoded_spec"]
 
 
 class FeatureTransform(tf.Module):
@@ -62,6 +65,7 @@ class FeatureTransform(tf.Module):
     def __init__(self, schema: FeatureSchema, statistics: FeatureStatistics) -> None:
         super().__init__(name="feature_transform")
         self.schema = schema
+        self._rules = column_rules(schema)
         self.spec = encoded_spec(schema, statistics)
         self._numeric = NumericConstants.of(schema, statistics)
         self._buckets = [
@@ -94,7 +98,13 @@ class FeatureTransform(tf.Module):
             buckets[name] = owner.num_oov_buckets
             kept = statistics.vocabularies[name].values if owner.max_vocab_size else None
             values[name] = pa.array([], pa.binary()) if kept is None else kept
-        self._table = VocabularyTable(values, buckets)
+        # The empty text is a key anyway; a cross is made of texts that are canonical already.
+        aliases = {
+            f.name: self._rules[f.column].aliases
+            for f in self.schema.features
+            if f.name in values and not isinstance(f, CrossFeature)
+        }
+        self._table = VocabularyTable(values, buckets, aliases)
         width = [1] * len(self._singles) + [f.max_length for f in self._sequences]
         columns = [name for name, times in zip(owners, width, strict=True) for _ in range(times)]
         self._salt_of_column, self._buckets_of_column = self._table.constants(columns)
@@ -170,7 +180,9 @@ class FeatureTransform(tf.Module):
         ids, sequences = self._encode_texts(texts, columns, plain_ids)
         parts = [ids, *(self._encode_datetime(texts, columns, f) for f in self._datetimes)]
         parts += [
-            encode_buckets(wide[:, column], feature, boundaries)[:, None]
+            encode_buckets(
+                wide[:, column], feature, boundaries, self._rules[feature.column].numeric_markers
+            )[:, None]
             for column, feature, boundaries in self._buckets
         ]
         joined = tf.concat(parts, axis=1)
@@ -202,36 +214,36 @@ class FeatureTransform(tf.Module):
         single, *sequences = tf.split(ids, sizes, axis=1)
         return (single if plain_ids is None else tf.concat([plain_ids, single], axis=1)), sequences
 
-    @staticmethod
     def _single(
-        texts: tf.Tensor, columns: tuple[str, ...], feature: CategoricalFeature | CrossFeature
+        self, texts: tf.Tensor, columns: tuple[str, ...], feature: CategoricalFeature | CrossFeature
     ) -> tf.Tensor:
         """String [batch, 1] of one feature; a cross joins its columns, missing when one is."""
         if isinstance(feature, CategoricalFeature):
             column = columns.index(feature.column)
             return texts[:, column : column + 1]
-        parts = [texts[:, columns.index(c)] for c in feature.of]
+        parts = [canonical(texts[:, columns.index(c)], self._rules[c]) for c in feature.of]
         joined = tf.strings.join(parts, separator=CROSS_SEPARATOR)
         present = tf.reduce_all(tf.stack([p != "" for p in parts]), axis=0)
         return tf.where(present, joined, "")[:, None]
 
-    @staticmethod
-    def _split(texts: tf.Tensor, columns: tuple[str, ...], feature: SequenceColumn) -> tf.Tensor:
+    def _split(
+        self, texts: tf.Tensor, columns: tuple[str, ...], feature: SequenceColumn
+    ) -> tf.Tensor:
         """String [batch, L], left-aligned, padded with the empty text."""
         column = texts[:, columns.index(feature.column)]
-        items = tf.strings.split(column, sep=feature.separator)
-        items = tf.ragged.boolean_mask(items, items != "")
+        rule = dataclasses.replace(self._rules[feature.column], separator=feature.separator)
+        items = split_items(column, rule)
         limit = feature.max_length
         items = items[:, -limit:] if feature.keep == "last" else items[:, :limit]
         return items.to_tensor(default_value="", shape=[None, limit])
 
-    @staticmethod
     def _encode_datetime(
-        texts: tf.Tensor, columns: tuple[str, ...], feature: DatetimeFeature
+        self, texts: tf.Tensor, columns: tuple[str, ...], feature: DatetimeFeature
     ) -> tf.Tensor:
         """int32 [batch, parts]."""
         column = texts[:, columns.index(feature.column)]
-        return datetime_parts.encode(column, feature.format, feature.parts)
+        bounded = self.schema.rules > 1
+        return datetime_parts.encode(column, feature.format, feature.parts, bounded=bounded)
 
     # --------------------------------------------------------------- eager door for Beam
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from pipeline.schema import FeatureSchema, NumericFeature
 from pipeline.statistics.feature_statistics import FeatureStatistics
+from pipeline.values import column_rules
 
 __all__ = ["NumericConstants", "encode_buckets", "encode_numeric"]
 
@@ -25,6 +26,7 @@ class NumericConstants:
     mean: np.ndarray
     deviation: np.ndarray
     indicator: np.ndarray  # indices into D of the features with a missing indicator
+    markers: np.ndarray  # [M, D]: values that mean "missing" too, NaN where there are fewer
 
     @classmethod
     def of(cls, schema: FeatureSchema, statistics: FeatureStatistics) -> NumericConstants:
@@ -33,6 +35,7 @@ class NumericConstants:
             f for f in schema.features if isinstance(f, NumericFeature) and not f.quantile_buckets
         ]
         summaries = [statistics.numbers["numeric"][f.name] for f in features]
+        rules = column_rules(schema)
         scaled = [f.scale == "z_score" for f in features]
         mean = [s["prepared_mean"] if z else 0.0 for s, z in zip(summaries, scaled, strict=True)]
         # A constant column has no spread; it becomes 0 instead of NaN.
@@ -49,7 +52,17 @@ class NumericConstants:
             mean=np.array(mean, np.float64),
             deviation=np.array(deviation, np.float64),
             indicator=np.flatnonzero([f.missing_indicator for f in features]).astype(np.int32),
+            markers=_markers([rules[f.column].numeric_markers for f in features]),
         )
+
+
+def _markers(by_feature: list[tuple[float, ...]]) -> np.ndarray:
+    """float64 [most, D], as a float32 request holds them; padded with NaN, which equals nothing."""
+    most = max(map(len, by_feature), default=0)
+    found = np.full((most, len(by_feature)), np.nan)
+    for column, own in enumerate(by_feature):
+        found[: len(own), column] = np.array(own, np.float32)
+    return found
 
 
 def encode_numeric(wide: tf.Tensor, c: NumericConstants) -> tf.Tensor:
@@ -60,6 +73,8 @@ def encode_numeric(wide: tf.Tensor, c: NumericConstants) -> tf.Tensor:
     every = np.array_equal(c.column, np.arange(wide.shape[1]))
     x = wide if every else tf.gather(wide, c.column, axis=1)
     present = tf.math.is_finite(x)
+    for markers in c.markers:
+        present &= x != markers
     x = tf.where(present, x, c.missing_value)
     if np.isfinite(c.high).any():
         x = tf.minimum(x, c.high)
@@ -76,9 +91,16 @@ def encode_numeric(wide: tf.Tensor, c: NumericConstants) -> tf.Tensor:
     return tf.cast(x, tf.float32)
 
 
-def encode_buckets(x: tf.Tensor, feature: NumericFeature, boundaries: np.ndarray) -> tf.Tensor:
+def encode_buckets(
+    x: tf.Tensor,
+    feature: NumericFeature,
+    boundaries: np.ndarray,
+    markers: tuple[float, ...] = (),
+) -> tf.Tensor:
     """float64 [batch] -> int32 [batch]: 0 missing, else 1 + the number of boundaries <= x."""
     present = tf.math.is_finite(x)
+    for marker in np.array(markers, np.float32).astype(np.float64):
+        present &= x != marker
     x = tf.where(present, x, tf.zeros_like(x))
     if feature.clip is not None:
         x = tf.clip_by_value(x, *(np.float64(bound) for bound in feature.clip))

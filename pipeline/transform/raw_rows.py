@@ -64,7 +64,8 @@ class RawRows:
     def by_name(self) -> dict[str, np.ndarray]:
         """Inputs of `serving_default`."""
         named = dict(self._columns())
-        return {self.schema.input_name(column): values for column, values in named.items()}
+        names = self.schema.input_names
+        return {names[column]: values for column, values in named.items()}
 
     def compact(self) -> dict[str, np.ndarray]:
         """Inputs of `compact` and `encode`."""

@@ -22,9 +22,7 @@ from pipeline.schema.time_format import PART_SIZES
 from pipeline.statistics.feature_statistics import FeatureStatistics
 from pipeline.statistics.vocabulary import content_bytes
 
-__all__ = ["TRANSFORM_VERSION", "encoded_spec", "transform_fingerprint"]
-
-TRANSFORM_VERSION = 1  # part of every fingerprint; raise it when the encoding of any row changes
+__all__ = ["encoded_spec", "transform_fingerprint"]
 
 
 def encoded_spec(schema: FeatureSchema, statistics: FeatureStatistics | None) -> EncodedSpec:
@@ -79,8 +77,8 @@ def encoded_spec(schema: FeatureSchema, statistics: FeatureStatistics | None) ->
 
 
 def transform_fingerprint(schema: FeatureSchema, statistics: FeatureStatistics) -> str:
-    """Changes whenever the encoding of any row may change."""
-    digest = hashlib.sha256(f"{TRANSFORM_VERSION} {schema.fingerprint()}".encode())
+    """Changes whenever the encoding of any row may change; `schema.rules` is the version of the encoding."""
+    digest = hashlib.sha256(f"{schema.rules} {schema.fingerprint()}".encode())
     for name, summary in sorted(statistics.numbers["numeric"].items()):
         used = [summary["prepared_mean"], summary["prepared_standard_deviation"]]
         digest.update(repr((name, used, summary.get("bucket_boundaries"))).encode())

@@ -45,23 +45,39 @@ class VocabularyTable(tf.Module):
     Args:
         values: by feature, its vocabulary in id order.
         num_oov_buckets: by feature.
+        aliases: by feature, texts that are read as another: null markers (as the empty text) and
+            spellings of a boolean. They are keys of their own, so that no request pays for them.
 
     Raises:
         ValueError: two values of a feature cannot be told apart by 63 bits.
     """
 
-    def __init__(self, values: Mapping[str, pa.Array], num_oov_buckets: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        values: Mapping[str, pa.Array],
+        num_oov_buckets: Mapping[str, int],
+        aliases: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
         super().__init__(name="vocabulary_table")
         self._buckets = dict(num_oov_buckets)
         # A missing value is a key like any other: a request then costs no operation for it.
         missing = np.array([int(tf.strings.to_hash_bucket_fast("", _HASH_RANGE))])
-        hashes = {name: np.append(missing, _hashes(own)) for name, own in values.items()}
+        hashes, ids = dict[str, np.ndarray](), []
+        for name, own in values.items():
+            known = np.append(missing, _hashes(own))
+            own_ids = np.append(0, num_oov_buckets[name] + 1 + np.arange(len(own)))
+            more, meant = _alias_hashes((aliases or {}).get(name, {}))
+            # An earlier vocabulary may hold an alias as a value: its id is then never given.
+            kept = ~np.isin(known, more)
+            known, own_ids = known[kept], own_ids[kept]
+            order = np.argsort(known)
+            place = order[np.searchsorted(known, meant, sorter=order).clip(max=len(known) - 1)]
+            unseen = 1 + meant % num_oov_buckets[name]
+            meant_ids = np.where(known[place] == meant, own_ids[place], unseen)
+            hashes[name] = np.append(known, more)
+            ids.append(np.append(own_ids, meant_ids))
         self._salts = _salts(hashes)
         keys = [hashed ^ self._salts[name] for name, hashed in hashes.items()]
-        ids = [
-            np.append(0, num_oov_buckets[name] + 1 + np.arange(len(hashed) - 1))
-            for name, hashed in hashes.items()
-        ]
         if not keys:  # TensorFlow fills no table with nothing; no value has a negative key
             keys, ids = [np.array([-1])], [np.array([0])]
         self._keys = tf.Variable(np.concatenate(keys), trainable=False, name="vocabulary_keys")
@@ -95,6 +111,14 @@ def _hashes(values: pa.Array) -> np.ndarray:
         return np.zeros(0, np.int64)
     texts = tf.constant(values.to_numpy(zero_copy_only=False))
     return tf.strings.to_hash_bucket_fast(texts, _HASH_RANGE).numpy()
+
+
+def _alias_hashes(aliases: Mapping[str, str]) -> tuple[np.ndarray, np.ndarray]:
+    """Fingerprints of the aliases, and of what each is read as."""
+    texts = [
+        pa.array([t.encode() for t in side], pa.binary()) for side in (aliases, aliases.values())
+    ]
+    return _hashes(texts[0]), _hashes(texts[1])
 
 
 def _salts(hashes: Mapping[str, np.ndarray]) -> dict[str, int]:

@@ -18,6 +18,9 @@ import numpy as np
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from pipeline.errors import ClickparityError, ConfigError
+from pipeline.schema import FeatureSchema
+from pipeline.values import ColumnRule, column_rules
+from serving.client.batched_server import is_about_another_request, largest_batch_of
 from serving.client.columns import Column, columns_from_table, convert_column
 from serving.client.transports import (
     CallError,
@@ -26,6 +29,7 @@ from serving.client.transports import (
     Transport,
     UnavailableError,
 )
+from serving.export.batch_sizes import MAX_BATCH_SIZE
 from serving.wire.tensors import dtype_name, numpy_dtype
 
 __all__ = ["Column", "PredictClient", "columns_from_table"]
@@ -34,6 +38,13 @@ logger = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 _FIRST_BACKOFF_S, _MAX_BACKOFF_S = 0.1, 5.0
+_APART_S = (0.002, 0.02)  # longer than a batch waits for its rows: the next one has other callers
+
+
+class _TooManyRowsError(Exception):
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.limit = limit
 
 
 class PredictClient:
@@ -47,8 +58,11 @@ class PredictClient:
         signature_name: which signature to call.
         version: the model version; None for the latest. With None the batches of one `predict` may
             be answered by two versions when a new one is published meanwhile.
-        max_batch_size: rows a request; the server's largest allowed batch if it batches.
-        max_attempts: how often a request is sent while nobody answers it; other failures are final.
+        max_batch_size: rows a request, at most. Where the server batches and takes fewer, that many
+            are sent from then on.
+        max_attempts: how often a request is sent while nobody answers it. Other failures are final,
+            but for one that a server that batches gives of another caller's request: it is sent
+            once more.
 
     Raises:
         ConfigError: an argument makes no sense.
@@ -63,7 +77,7 @@ class PredictClient:
         timeout_s: float = 10.0,
         signature_name: str = "serving_default",
         version: int | None = None,
-        max_batch_size: int = 1024,
+        max_batch_size: int = MAX_BATCH_SIZE,
         max_attempts: int = 5,
     ) -> None:
         transports: dict[str, type[Transport]] = {"grpc": GrpcTransport, "rest": RestTransport}
@@ -84,6 +98,7 @@ class PredictClient:
         self._max_batch_size = max_batch_size
         self._transport = transports[protocol](address, name, version)
         self._cached: meta_graph_pb2.SignatureDef | None = None
+        self._described: tuple[FeatureSchema | None] | None = None
 
     def __enter__(self) -> PredictClient:
         return self
@@ -106,6 +121,37 @@ class PredictClient:
         inputs = self._signature().inputs
         return {name: _input_dtype(name, inputs[name].dtype) for name in sorted(inputs)}
 
+    @property
+    def schema(self) -> FeatureSchema | None:
+        """The schema that the model was trained with, as its signature `schema` tells; None without one.
+
+        Raises:
+            ConfigError: no such model or version.
+            ClickparityError: the server does not answer.
+        """
+        if self._described is None:
+            signatures = self._with_retries(self._transport.signatures)
+            found = signatures.get("schema")
+            text = b""
+            if found is not None and set(found.outputs) == {"schema"}:
+                rows = {"rows": np.array([b""], object)}
+                call = functools.partial(self._transport.predict, "schema", found, rows)
+                (text,) = self._with_retries(call)["schema"].tolist()
+            self._described = (FeatureSchema.from_yaml(text.decode()) if text else None,)
+        return self._described[0]
+
+    def rules(self) -> dict[str, ColumnRule]:
+        """How the model reads each of its inputs, by input name; empty if it does not say.
+
+        Raises:
+            ClickparityError: as `schema`.
+        """
+        schema = self.schema
+        if schema is None:
+            return {}
+        rules, names = column_rules(schema.inputs_only()), schema.input_names
+        return {names[column]: rule for column, rule in rules.items() if column in names}
+
     def predict(self, columns: Mapping[str, Column]) -> dict[str, np.ndarray]:
         """Scores the rows of `columns`.
 
@@ -127,12 +173,16 @@ class PredictClient:
         if num_rows == 0:
             return {name: _empty(info) for name, info in signature.outputs.items()}
         parts: list[dict[str, np.ndarray]] = []
-        for start in range(0, num_rows, self._max_batch_size):
-            batch = {
-                name: array[start : start + self._max_batch_size] for name, array in arrays.items()
-            }
-            call = functools.partial(self._transport.predict, self.signature_name, signature, batch)
-            parts.append(self._with_retries(call))
+        start = 0
+        while start < num_rows:
+            stop = start + self._max_batch_size
+            batch = {name: array[start:stop] for name, array in arrays.items()}
+            try:
+                parts.append(self._with_retries(functools.partial(self._ask, signature, batch)))
+            except _TooManyRowsError as refused:
+                self._send_at_most(refused.limit)
+                continue
+            start = stop
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     # -- the model's own description ---------------------------------------------------------------
@@ -161,7 +211,8 @@ class PredictClient:
                 f"Its inputs are: {', '.join(dtypes)}.",
             )
         arrays = {
-            name: convert_column(name, columns[name], dtype) for name, dtype in dtypes.items()
+            name: convert_column(name, columns[name], dtype, lambda n: self.rules().get(n))
+            for name, dtype in dtypes.items()
         }
         lengths = {name: len(array) for name, array in arrays.items()}
         if len(set(lengths.values())) != 1:
@@ -169,6 +220,35 @@ class PredictClient:
         return arrays
 
     # -- one request -------------------------------------------------------------------------------
+
+    def _ask(
+        self,
+        signature: meta_graph_pb2.SignatureDef,
+        batch: Mapping[str, np.ndarray],
+        timeout_s: float,
+    ) -> dict[str, np.ndarray]:
+        """One Predict call, and another if it was refused for what somebody else sent."""
+        deadline = time.monotonic() + timeout_s
+        call = functools.partial(self._transport.predict, self.signature_name, signature, batch)
+        try:
+            return call(timeout_s)
+        except CallError as error:
+            limit = largest_batch_of(error)
+            if limit is not None and 0 < limit < len(next(iter(batch.values()))):
+                raise _TooManyRowsError(limit) from None
+            if not is_about_another_request(error, batch):
+                raise
+            logger.info("refused for another caller's request, sent again: %s", error.message)
+        time.sleep(random.uniform(*_APART_S))
+        return call(max(deadline - time.monotonic(), 1e-3))
+
+    def _send_at_most(self, limit: int) -> None:
+        if limit < self._max_batch_size:  # else another thread has come to know it first
+            logger.warning(
+                "the server at %s takes %d rows a request at most: sending so many, not %d",
+                *(self.address, limit, self._max_batch_size),
+            )
+            self._max_batch_size = limit
 
     def _with_retries(self, call: Callable[[float], _Result]) -> _Result:
         """Calls with the time that is left, again while nobody answers; full jitter between."""
@@ -193,7 +273,9 @@ class PredictClient:
         raise AssertionError("unreachable")
 
     def _error(self, failed: CallError) -> ClickparityError:
-        self._cached = None  # a new version may have another signature: ask again next time
+        self._cached = self._described = (
+            None  # a new version may have another signature: ask again next time
+        )
         if failed.code is grpc.StatusCode.NOT_FOUND:
             version = "any version" if self.version is None else f"version {self.version}"
             return ConfigError(

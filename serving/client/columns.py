@@ -2,32 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import ConfigError, DataError
+from pipeline.values import ColumnRule, from_python, to_number, to_text
 
 __all__ = ["Column", "columns_from_table", "convert_column"]
 
 Column = Sequence[object] | np.ndarray
-"""One input's values, a row each: numbers (missing: None or NaN), text or bytes (missing: None)."""
+"""One input's values, a row each: numbers (missing: None or NaN), text or bytes (missing: None); of a model
+that describes itself also booleans, dates and lists."""
+
+RuleOf = Callable[[str], ColumnRule | None]
 
 
-def convert_column(name: str, column: Column, dtype: np.dtype) -> np.ndarray:
+def convert_column(
+    name: str, column: Column, dtype: np.dtype, rule: RuleOf = lambda _: None
+) -> np.ndarray:
     """A column as the array of its input's dtype; None becomes b"" or NaN.
+
+    Args:
+        name: of the input.
+        column: its values.
+        dtype: of the input; object is string.
+        rule: how the model reads an input, asked only for values that are neither text nor bytes; None
+            for a model that does not say: it gets text or bytes, nothing else.
 
     Raises:
         ConfigError: a value is not of that dtype, or there is no axis of rows.
     """
     try:
         if dtype.kind == "O":
-            values = np.array(column, dtype=object)
-            flat = np.empty(values.size, dtype=object)
-            flat[:] = [_to_bytes(value) for value in values.ravel().tolist()]
-            array = flat.reshape(values.shape)
+            values = _objects(column)
+            if _all_texts(values):
+                flat = np.empty(values.size, dtype=object)
+                flat[:] = [_to_bytes(value) for value in values.ravel().tolist()]
+                array = flat.reshape(values.shape)
+            else:
+                array = _typed(column, rule(name))
         else:
             values = np.asarray(column)
             if values.dtype.kind == "O" and dtype.kind == "f":
@@ -46,6 +62,31 @@ def convert_column(name: str, column: Column, dtype: np.dtype) -> np.ndarray:
     return array
 
 
+def _objects(column: Column) -> np.ndarray:
+    """An array of objects; lists stay lists unless the column is an array already."""
+    if isinstance(column, np.ndarray) or not any(isinstance(v, (list, tuple)) for v in column):
+        return np.array(column, dtype=object)
+    values = np.empty(len(column), dtype=object)
+    values[:] = list(column)
+    return values
+
+
+def _all_texts(values: np.ndarray) -> bool:
+    return all(
+        value is None or isinstance(value, (str, bytes)) for value in values.ravel().tolist()
+    )
+
+
+def _typed(column: Column, rule: ColumnRule | None) -> np.ndarray:
+    """Numbers, booleans, dates and lists as the texts that a file would give."""
+    values = list(column)
+    if rule is None:
+        for value in values:
+            _to_bytes(value)
+    texts = from_python(values, rule or ColumnRule())
+    return np.array(texts.to_pylist(), dtype=object)
+
+
 def _to_bytes(value: object) -> bytes:
     if value is None:
         return b""
@@ -57,13 +98,17 @@ def _to_bytes(value: object) -> bytes:
 
 
 def columns_from_table(
-    table: pa.Table, input_names_and_dtypes: Mapping[str, np.dtype]
+    table: pa.Table,
+    input_names_and_dtypes: Mapping[str, np.dtype],
+    rules: Mapping[str, ColumnRule] | None = None,
 ) -> dict[str, np.ndarray]:
     """A table's columns as a model's inputs; columns that are no input (a label) are left out.
 
     Args:
         table: raw rows.
         input_names_and_dtypes: as `PredictClient.input_dtypes` gives them; object is string.
+        rules: how the model reads each input, as `PredictClient.rules` gives them; without them text
+            inputs take texts and whole numbers only.
 
     Returns:
         For each input a [B] array: missing text is b"", a missing number NaN.
@@ -80,13 +125,19 @@ def columns_from_table(
             f"It has: {', '.join(table.column_names)}.",
         )
     return {
-        name: _from_arrow(name, table.column(name), np.dtype(dtype))
+        name: _from_arrow(name, table.column(name), np.dtype(dtype), (rules or {}).get(name))
         for name, dtype in input_names_and_dtypes.items()
     }
 
 
-def _from_arrow(name: str, column: pa.ChunkedArray, dtype: np.dtype) -> np.ndarray:
+def _from_arrow(
+    name: str, column: pa.ChunkedArray, dtype: np.dtype, rule: ColumnRule | None
+) -> np.ndarray:
     try:
+        if rule is not None and dtype.kind == "O":
+            return to_text(column, rule).to_numpy(zero_copy_only=False)
+        if rule is not None and dtype.kind == "f":
+            return np.asarray(to_number(column, rule)).astype(dtype)
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
         kind = column.type
@@ -109,6 +160,6 @@ def _from_arrow(name: str, column: pa.ChunkedArray, dtype: np.dtype) -> np.ndarr
         if dtype.kind == "f":
             column = column.fill_null(float("nan"))
         return np.ascontiguousarray(column.to_numpy())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+    except (pa.ArrowException, ValueError) as error:
         wanted = "text or bytes" if dtype.kind == "O" else dtype.name
         raise DataError(f"column {name!r} must be readable as {wanted}", error) from None

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from models.run_steps import kept_evaluation
 from models.trained_run import TrainedRun
+from pipeline.machine_faults import machine_error
 from pipeline.transform.parity_sample import real_rows
 from serving.export.manifest import write_manifest
 from serving.export.signatures import ServingModule
@@ -37,11 +38,31 @@ def build_export(trained: TrainedRun, module: ServingModule | None = None) -> Pa
 
     Returns:
         The directory.
+
+    Raises:
+        MachineError: the disk is full, say; the export that was there stays, nothing else is left behind.
     """
     run = trained.run
     goal, staging, old = (run.path / n for n in ("export", ".export.staging", ".export.old"))
     shutil.rmtree(staging, ignore_errors=True)
-    module = module or serving_module(trained)
+    try:
+        _write_export(trained, module or serving_module(trained), staging)
+    except Exception as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        if (fault := machine_error(error, goal)) is not None:
+            raise fault from error
+        raise
+    # The old one leaves whole: half deleted but with its manifest it would look proved.
+    shutil.rmtree(old, ignore_errors=True)
+    if goal.exists():
+        os.rename(goal, old)
+    os.rename(staging, goal)
+    shutil.rmtree(old, ignore_errors=True)
+    return goal
+
+
+def _write_export(trained: TrainedRun, module: ServingModule, staging: Path) -> None:
+    run = trained.run
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     tf.saved_model.save(module, str(staging), signatures=module.signatures(), options=options)
     _set_method_names(staging)
@@ -72,17 +93,12 @@ def build_export(trained: TrainedRun, module: ServingModule | None = None) -> Pa
                 "texts": list(schema.input_texts),
                 "images": list(schema.input_images),
             },
+            "input_names": schema.input_names,
+            "value_rules": schema.rules,
             "warmup_batch_sizes": warmed,
             "metrics": tested.to_json() if tested else {},
         },
     )
-    # The old one leaves whole: half deleted but with its manifest it would look proved.
-    shutil.rmtree(old, ignore_errors=True)
-    if goal.exists():
-        os.rename(goal, old)
-    os.rename(staging, goal)
-    shutil.rmtree(old, ignore_errors=True)
-    return goal
 
 
 def _set_method_names(export_dir: Path) -> None:

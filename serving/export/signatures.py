@@ -6,6 +6,8 @@
     serialized_examples  examples: string [B], serialized tf.Example; an absent feature is missing
     classify, regress    TF Serving's own forms of the last one
     encode               inputs of compact -> the encoded tensors, for the transform parity check
+    schema               rows: string [B] -> schema string [B], the schema as YAML: how a reader on another
+                         machine is to read its files (separators, time formats, null markers)
 
 Outputs: probability float32 [B], logit float32 [B] (calibrated: probability = sigmoid(logit)) and
 model_fingerprint string [B]; classify gives classes and scores [B, 2], regress gives outputs [B].
@@ -20,6 +22,7 @@ import tensorflow as tf
 from models.calibration import Calibration
 from models.zoo.base import CTRModel
 from pipeline.transform.feature_transform import FeatureTransform
+from pipeline.transform.serialized import parse_examples
 
 __all__ = ["SIGNATURES", "ServingModule"]
 
@@ -30,6 +33,7 @@ SIGNATURES = (
     "classify",
     "regress",
     "encode",
+    "schema",
 )
 
 
@@ -75,12 +79,7 @@ class ServingModule(tf.Module):
     def _parse(self, examples: tf.Tensor) -> tf.Tensor:
         """Serialized tf.Example [B] -> calibrated logits [B]."""
         schema = self._schema
-        features: dict[str, tf.io.FixedLenFeature] = {}
-        for column in schema.input_numbers:
-            features[column] = tf.io.FixedLenFeature([], tf.float32, default_value=float("nan"))
-        for column in (*schema.input_texts, *schema.input_images):
-            features[column] = tf.io.FixedLenFeature([], tf.string, default_value="")
-        raw = tf.io.parse_example(examples, features)
+        raw = parse_examples(examples, schema)
         numbers, texts = self.transform.stack(raw)
         return self.logits(numbers, texts, {c: raw[c] for c in schema.input_images})
 
@@ -118,6 +117,7 @@ class ServingModule(tf.Module):
     def signatures(self) -> dict[str, Callable[..., dict[str, tf.Tensor]]]:
         """Concrete functions by signature name, for any batch size."""
         schema = self._schema
+        description = schema.to_yaml()
 
         @tf.function
         def serving_default(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -139,6 +139,10 @@ class ServingModule(tf.Module):
         @tf.function
         def serialized_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
             return self._answer(self._parse(examples))
+
+        @tf.function
+        def describe(rows: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"schema": tf.fill(tf.shape(rows), description)}
 
         @tf.function
         def classify(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -163,4 +167,5 @@ class ServingModule(tf.Module):
             "classify": classify.get_concrete_function(inputs),
             "regress": regress.get_concrete_function(inputs),
             "encode": encode.get_concrete_function(**matrices),
+            "schema": describe.get_concrete_function(tf.TensorSpec([None], tf.string, name="rows")),
         }

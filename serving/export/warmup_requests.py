@@ -49,7 +49,8 @@ def write_warmup_requests(
         export_dir: the SavedModel; its manifest is written afterwards.
         rows: real raw rows, at least one; repeated where a batch is larger.
         batch_sizes: rows of a request, one of each for every signature.
-        max_bytes: batch sizes at which the file would grow beyond this are left out.
+        max_bytes: batch sizes at which the file would grow beyond this are left out, but for the
+            least.
 
     Returns:
         The batch sizes that are in the file, rising.
@@ -64,7 +65,9 @@ def write_warmup_requests(
         forms = (batch.by_name(), batch.compact(), batch.examples())
         logs = [_log(*pair) for pair in zip(WARMUP_SIGNATURES, forms, strict=True)]
         total_bytes += sum(map(len, logs))
-        if total_bytes > max_bytes or len(records) + len(logs) > MAX_WARMUP_RECORDS:
+        too_much = total_bytes > max_bytes or len(records) + len(logs) > MAX_WARMUP_RECORDS
+        # The least one always: without a request TF Serving serves an export whose variables are gone.
+        if written and too_much:
             break
         records += logs
         written.append(size)

@@ -155,12 +155,19 @@ def _compile(compiler: list[str], wheel_dir: Path, binary: Path, timeout_s: floa
 
 @dataclass(frozen=True)
 class LoaderTiming:
-    """How long `Session::Run` took, apart from decoding the request and encoding the answer."""
+    """How long `Session::Run` took, apart from decoding the request and encoding the answer.
+
+    Attributes:
+        calls: of all callers.
+        min_ns, median_ns, p99_ns: of a call.
+        calls_per_s: of all callers together.
+    """
 
     calls: int
     min_ns: int
     median_ns: int
     p99_ns: int
+    calls_per_s: float
 
 
 def score_with_loader(
@@ -216,9 +223,10 @@ def time_with_loader(
     *,
     repeat: int,
     threads: int = 0,
+    callers: int = 1,
     timeout_s: float = 600.0,
 ) -> list[LoaderTiming]:
-    """Times each request, `repeat` calls one after the other, after 10 that do not count.
+    """Times each request, `repeat` calls of each caller one after the other, after 10 that do not count.
 
     Args:
         binary: what `build_loader` returned.
@@ -227,24 +235,24 @@ def time_with_loader(
         requests: as for `score_requests_with_loader`.
         repeat: calls that count, at least 1.
         threads: of each of the session's two pools; 0 is TensorFlow's own choice, as in TF Serving.
+        callers: threads that call at once, as a server without batching does.
         timeout_s: for everything together.
 
     Raises:
-        ConfigError: if repeat < 1 or threads < 0.
+        ConfigError: if repeat < 1, threads < 0 or callers < 1.
         GateError, ClickparityError: as `score_requests_with_loader`.
     """
-    if repeat < 1 or threads < 0:
+    if repeat < 1 or threads < 0 or callers < 1:
         raise ConfigError(
-            "timing needs repeat >= 1 and threads >= 0",
-            f"repeat={repeat}, threads={threads}",
-            "Try repeat=1000, threads=0.",
+            "timing needs repeat >= 1, threads >= 0 and callers >= 1",
+            f"repeat={repeat}, threads={threads}, callers={callers}",
+            "Try repeat=1000, threads=0, callers=1.",
         )
-    options = ["--repeat", str(repeat), "--threads", str(threads)]
+    options = ["--repeat", str(repeat), "--threads", str(threads), "--callers", str(callers)]
     _, printed = _run(binary, saved_model_dir, signature_name, requests, options, timeout_s)
-    lines = [json.loads(line) for line in printed.splitlines()]
     return [
-        LoaderTiming(line["calls"], line["min_ns"], line["median_ns"], line["p99_ns"])
-        for line in lines
+        LoaderTiming(**{n: line[n] for n in LoaderTiming.__annotations__})
+        for line in map(json.loads, printed.splitlines())
     ]
 
 

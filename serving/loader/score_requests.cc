@@ -1,6 +1,6 @@
 // Scores a file of requests through the loader that TF Serving uses, with no Python in the process.
 //
-//   score_requests MODEL_DIR SIGNATURE REQUESTS RESPONSES [--repeat N] [--threads N]
+//   score_requests MODEL_DIR SIGNATURE REQUESTS RESPONSES [--repeat N] [--threads N] [--callers N]
 //
 // MODEL_DIR is loaded once with LoadSavedModel (tag "serve") and called with Session::Run.
 // REQUESTS is a sequence of frames; RESPONSES gets one frame for each, in order:
@@ -12,6 +12,7 @@
 // as TensorFlow words them and no tensors; the next one is scored all the same.
 // --repeat N calls each request N times more (after 10 that do not count) and prints one JSON line
 // for each: nanoseconds of Session::Run alone, without decoding and encoding the request.
+// --callers N does so in N threads at once, as a server without batching does; default 1.
 // --threads N limits both thread pools of the session; default: TensorFlow's own, as in TF Serving.
 //
 // Exit codes: 0 done, 1 a file cannot be read or written, 2 wrong arguments, 3 the model does not
@@ -28,6 +29,7 @@
 #include <iterator>
 #include <map>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -52,7 +54,7 @@ constexpr char kServeTag[] = "serve";  // the wheel ships no tag_constants.h
 
 struct Arguments {
   std::string model_dir, signature, requests, responses;
-  int64_t repeat = 0;
+  int64_t repeat = 0, callers = 1;
   int threads = 0;
 };
 
@@ -67,15 +69,16 @@ bool ParseArguments(int argc, char** argv, Arguments* arguments) {
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];
     int64_t value = 0;
-    if (word == "--repeat" || word == "--threads") {
+    if (word == "--repeat" || word == "--threads" || word == "--callers") {
       if (++i >= argc || !ParseCount(argv[i], &value)) return false;
+      if (word == "--callers") arguments->callers = value;
       if (word == "--repeat") arguments->repeat = value;
       if (word == "--threads") arguments->threads = static_cast<int>(value);
     } else {
       names.push_back(word);
     }
   }
-  if (names.size() != 4) return false;
+  if (names.size() != 4 || arguments->callers < 1) return false;
   arguments->model_dir = names[0];
   arguments->signature = names[1];
   arguments->requests = names[2];
@@ -187,31 +190,54 @@ Status Feeds(const SignatureDef& signature, const NamedTensors& request, NamedTe
   return tensorflow::OkStatus();
 }
 
-void PrintTiming(size_t request, std::vector<int64_t> nanoseconds) {
+void PrintTiming(size_t request, std::vector<int64_t> nanoseconds, double seconds) {
   std::sort(nanoseconds.begin(), nanoseconds.end());
   const size_t last = nanoseconds.size() - 1;
   std::cout << "{\"request\": " << request << ", \"calls\": " << nanoseconds.size()
             << ", \"min_ns\": " << nanoseconds.front()
             << ", \"median_ns\": " << nanoseconds[last / 2]
-            << ", \"p99_ns\": " << nanoseconds[last * 99 / 100] << "}" << std::endl;
+            << ", \"p99_ns\": " << nanoseconds[last * 99 / 100]
+            << ", \"calls_per_s\": " << nanoseconds.size() / seconds << "}" << std::endl;
 }
 
-Status TimeCalls(tensorflow::Session* session, const NamedTensors& feeds,
-                 const std::vector<std::string>& fetches, int64_t repeat, size_t request) {
+Status Call(tensorflow::Session* session, const NamedTensors& feeds,
+            const std::vector<std::string>& fetches, int64_t repeat,
+            std::vector<int64_t>* nanoseconds) {
   std::vector<Tensor> results;
-  std::vector<int64_t> nanoseconds;
-  nanoseconds.reserve(repeat);
-  for (int64_t call = -kUncountedCalls; call < repeat; ++call) {
+  nanoseconds->reserve(repeat);
+  for (int64_t call = 0; call < repeat; ++call) {
     const auto start = std::chrono::steady_clock::now();
     const Status status = session->Run(feeds, fetches, {}, &results);
     const auto elapsed = std::chrono::steady_clock::now() - start;
     if (!status.ok()) return status;
-    if (call >= 0) {
-      nanoseconds.push_back(
-          std::chrono::duration_cast<std::chrono::nanoseconds>(elapsed).count());
-    }
+    nanoseconds->push_back(std::chrono::duration_cast<std::chrono::nanoseconds>(elapsed).count());
   }
-  PrintTiming(request, std::move(nanoseconds));
+  return tensorflow::OkStatus();
+}
+
+Status TimeCalls(tensorflow::Session* session, const NamedTensors& feeds,
+                 const std::vector<std::string>& fetches, const Arguments& arguments,
+                 size_t request) {
+  std::vector<int64_t> nanoseconds;
+  const Status status = Call(session, feeds, fetches, kUncountedCalls, &nanoseconds);
+  if (!status.ok()) return status;
+  nanoseconds.clear();
+  std::vector<std::vector<int64_t>> of_caller(arguments.callers);
+  std::vector<Status> statuses(arguments.callers);
+  std::vector<std::thread> callers;
+  const auto start = std::chrono::steady_clock::now();
+  for (int64_t i = 0; i < arguments.callers; ++i) {
+    callers.emplace_back([&, i] {
+      statuses[i] = Call(session, feeds, fetches, arguments.repeat, &of_caller[i]);
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+  for (int64_t i = 0; i < arguments.callers; ++i) {
+    if (!statuses[i].ok()) return statuses[i];
+    nanoseconds.insert(nanoseconds.end(), of_caller[i].begin(), of_caller[i].end());
+  }
+  PrintTiming(request, std::move(nanoseconds), elapsed.count());
   return tensorflow::OkStatus();
 }
 
@@ -221,7 +247,7 @@ int main(int argc, char** argv) {
   Arguments arguments;
   if (!ParseArguments(argc, argv, &arguments)) {
     std::cerr << "usage: score_requests MODEL_DIR SIGNATURE REQUESTS RESPONSES"
-                 " [--repeat N] [--threads N]\n";
+                 " [--repeat N] [--threads N] [--callers N]\n";
     return 2;
   }
 
@@ -264,7 +290,7 @@ int main(int argc, char** argv) {
     Status status = Feeds(signature->second, tensors, &feeds);
     if (status.ok()) status = bundle.session->Run(feeds, fetches, {}, &results);
     if (status.ok() && arguments.repeat > 0) {
-      status = TimeCalls(bundle.session.get(), feeds, fetches, arguments.repeat, request);
+      status = TimeCalls(bundle.session.get(), feeds, fetches, arguments, request);
     }
     out << Response(status, names, results);
   }

@@ -100,7 +100,7 @@ def _gain_words(report: ParityReport) -> str:
     details = report.details("norm health")
     gain = details["reestimated_minus_as_trained"]
     return (
-        f"<p>Re-estimated on {details['batches']} training batches, the hold-out's log loss "
+        f"<p>Re-estimated on {int(details['batches'])} training batches, the hold-out's log loss "
         f"changes by {_interval(gain['log_loss'])} and its AUC by {_interval(gain['auc'])} "
         f"(95 %); no logit by more than {float(gain['largest_logit_change']):.3g}.</p>"
     )
@@ -124,7 +124,8 @@ def _section(report: ParityReport) -> str:
     return (
         f"<h2>{html.escape(report.model)}, {html.escape(report.norm)} norm: "
         f"<span class='{style}'>{verdict}</span></h2>"
-        f"<p class='sub'>run {report.run}, export {report.export_digest[:16]}</p>{note}"
+        f"<p class='sub'>run {html.escape(report.run)}, export "
+        f"{html.escape(report.export_digest[:16])}</p>{note}"
         "<table><tr><th>check</th><th>what is compared</th><th>largest difference</th><th>bar</th>"
         f"<th></th></tr>{rows}</table>"
     )

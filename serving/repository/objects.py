@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from pipeline.errors import ClickparityError, ConfigError
+from pipeline.paths import reachable
 from serving.export.manifest import file_sizes
 from serving.repository.storage import STAGING_PREFIX, busy_error
 
@@ -79,7 +80,8 @@ class BeamObjects:
 
     def list(self, prefix: str) -> dict[str, int]:
         """See `ObjectClient`."""
-        (found,) = self._files.match([f"{prefix}**"])
+        with reachable(prefix, "MODELS"):
+            (found,) = self._files.match([f"{prefix}**"])
         return {entry.path: entry.size_in_bytes for entry in found.metadata_list}
 
     def open(self, path: str) -> BinaryIO:
@@ -89,7 +91,8 @@ class BeamObjects:
 
     def create(self, path: str) -> BinaryIO:
         """See `ObjectClient`."""
-        stream: BinaryIO = self._files.create(path, **self._as_is)
+        with reachable(path, "MODELS"):
+            stream: BinaryIO = self._files.create(path, **self._as_is)
         return stream
 
     def copy(self, sources: Sequence[str], targets: Sequence[str]) -> None:

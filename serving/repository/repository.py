@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.errors import ConfigError, GateError
+from pipeline.paths import RemotePath, parse_path, scheme_of
 from serving.export.manifest import MANIFEST_PATH, verify_manifest
 from serving.repository.objects import BeamObjects, ObjectStorage
 from serving.repository.storage import PosixStorage, VersionStorage
@@ -47,7 +48,11 @@ class ModelRepository:
     """
 
     def __init__(
-        self, models_dir: str | Path, name: str, *, storage: VersionStorage | None = None
+        self,
+        models_dir: str | Path | RemotePath,
+        name: str,
+        *,
+        storage: VersionStorage | None = None,
     ) -> None:
         if not _MODEL_NAME.fullmatch(name):
             raise ConfigError(
@@ -57,7 +62,7 @@ class ModelRepository:
                 "It becomes a directory and a part of TF Serving's URL, such as ctr_dcn.",
             )
         self.name = name
-        self._storage = storage or _storage_for(str(models_dir), name)
+        self._storage = storage or _storage_for(models_dir, name)
 
     def publish(
         self, export_dir: str | Path, *, check: VersionCheck | None = None, force: bool = False
@@ -247,14 +252,15 @@ class ModelRepository:
             return [number for number, _ in doomed]
 
 
-def _storage_for(models_dir: str, name: str) -> VersionStorage:
-    scheme, separator, _ = models_dir.partition("://")
-    if not separator:
-        return PosixStorage(Path(models_dir), name)
-    if scheme == "gs":
-        return ObjectStorage(models_dir, name, BeamObjects())
-    raise ConfigError(
-        "MODELS must be a local directory or a gs:// address",
-        models_dir,
-        "TF Serving reads no other store by itself; publish locally and let a side-car copy.",
-    )
+def _storage_for(models_dir: str | Path | RemotePath, name: str) -> VersionStorage:
+    scheme = scheme_of(str(models_dir))
+    if scheme not in ("", "gs"):
+        raise ConfigError(
+            "MODELS must be a local directory or a gs:// address",
+            models_dir,
+            "TF Serving reads no other store by itself; publish locally and let a side-car copy.",
+        )
+    where = parse_path(models_dir, "MODELS", schemes=("gs",))
+    if isinstance(where, RemotePath):
+        return ObjectStorage(where.address, name, BeamObjects())
+    return PosixStorage(where, name)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pipeline.errors import ClickparityError, ConfigError
+from pipeline.machine_faults import free_space
 from pipeline.step_directory import flush_to_disk
 from serving.export.manifest import file_sizes
 
@@ -92,7 +93,7 @@ def _worded_for_the_operator(location: str) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise ClickparityError(
                 f"there must be room for one more version in {location}",
-                error.strerror,
+                f"{error.strerror}{free_space(location)}",
                 "Free some space (`clickparity prune`) and publish again; nothing was changed.",
             ) from error
         unwritable = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)

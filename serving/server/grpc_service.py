@@ -14,6 +14,7 @@ from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
+    inference_pb2,
     predict_pb2,
     regression_pb2,
 )
@@ -69,6 +70,7 @@ class GrpcService:
             "Predict": call("Predict", predict_pb2.PredictRequest, api.predict),
             "Classify": call("Classify", classification_pb2.ClassificationRequest, api.classify),
             "Regress": call("Regress", regression_pb2.RegressionRequest, api.regress),
+            "MultiInference": call(None, inference_pb2.MultiInferenceRequest, api.multi_inference),
             "GetModelMetadata": call(
                 None, get_model_metadata_pb2.GetModelMetadataRequest, api.get_model_metadata
             ),
@@ -122,8 +124,6 @@ class GrpcService:
             except DecodeError:
                 # C++ gRPC answers this itself: INTERNAL, and no message.
                 context.abort(grpc.StatusCode.INTERNAL, "")
-            name = request.model_spec.name
-            name = name if self._api.repository.is_known(name) else UNKNOWN_MODEL
             answered: Message | ServingError
             try:
                 answered = answer(request)
@@ -133,6 +133,8 @@ class GrpcService:
                 logger.exception("%s failed", api_name or request_class.__name__)
                 answered = internal(f"{type(error).__name__}: {error}")
             if api_name is not None:
+                name = request.model_spec.name
+                name = name if self._api.repository.is_known(name) else UNKNOWN_MODEL
                 refused = isinstance(answered, ServingError)
                 self._metrics.count_request(name, answered.code.name if refused else "OK")
                 if not refused:

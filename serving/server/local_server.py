@@ -12,7 +12,6 @@ import logging
 import os
 import select
 import signal
-import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -31,13 +30,12 @@ from serving.server.metrics import METRICS_PATH, ServerMetrics
 from serving.server.prediction_api import PredictionApi
 from serving.server.repository_watch import WatchedModels
 from serving.server.rest_api import RestApi
-from serving.server.versions import list_models
 
 __all__ = ["DEFAULT_MAX_REQUEST_BYTES", "LocalServer", "serve"]
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_MAX_REQUEST_BYTES = 256 * 1024 * 1024
+DEFAULT_MAX_REQUEST_BYTES = 64 * 1024 * 1024
 
 _NOTICE = "clickparity's embedded server is for development; use TF Serving in production."
 
@@ -188,7 +186,7 @@ def serve(
     grpc_port: int = 8500,
     rest_port: int = 8501,
     *,
-    host: str = "127.0.0.1",
+    host: str | None = None,
     name: str | None = None,
     shutdown_grace_s: float = 30.0,
 ) -> None:
@@ -198,12 +196,13 @@ def serve(
         models_dir: MODELS_DIR/NAME/<integer>/saved_model.pb.
         grpc_port: for PredictionService and ModelService.
         rest_port: for /v1/models.
-        host: the address to listen on; the real server listens on all of them whatever this says.
+        host: the address to listen on; None: 127.0.0.1, and all of them for the real server, which
+            cannot be given one.
         name: serve only this model.
         shutdown_grace_s: how long requests may still run when the server stops.
 
     Raises:
-        ConfigError: no such directory, or a port in use.
+        ConfigError: no such directory, a port in use, or a host that the real server cannot take.
         ClickparityError: the real server ended by itself.
     """
     _check_models_dir(str(models_dir))
@@ -211,16 +210,24 @@ def serve(
     with _termination() as stopped:
         if binary is not None:
             logger.info("%s found: starting it instead of the embedded server", binary)
-            _serve_real(
-                binary, str(models_dir), grpc_port, rest_port, name, stopped, shutdown_grace_s
-            )
+            with tempfile.TemporaryDirectory(prefix="clickparity-serve-") as config_dir:
+                command = tensorflow_model_server.prepare(
+                    binary,
+                    str(models_dir),
+                    Path(config_dir),
+                    host=host,
+                    grpc_port=grpc_port,
+                    rest_port=rest_port,
+                    name=name,
+                )
+                _serve_real(command, stopped, shutdown_grace_s)
             return
         logger.info("no %s on PATH: embedded server", tensorflow_model_server.BINARY)
         with LocalServer(
             models_dir,
             grpc_port,
             rest_port,
-            host=host,
+            host=host or "127.0.0.1",
             name=name,
             shutdown_grace_s=shutdown_grace_s,
         ):
@@ -229,43 +236,18 @@ def serve(
             logger.info("stop requested: finishing the requests that run")
 
 
-def _serve_real(
-    binary: str,
-    models_dir: str,
-    grpc_port: int,
-    rest_port: int,
-    name: str | None,
-    stopped: _StopSignal,
-    grace_s: float,
-) -> None:
-    if name is None and not list_models(models_dir):
-        # The real server reads its list of models once, from the config file.
-        raise ConfigError(
-            "MODELS_DIR must hold a directory for each model before TF Serving starts",
-            models_dir,
-            "Publish a model first, or name the one to come.",
-        )
-    with tempfile.TemporaryDirectory(prefix="clickparity-serve-") as config_dir:
-        command = tensorflow_model_server.command_line(
-            binary,
-            models_dir,
-            Path(config_dir),
-            grpc_port=grpc_port,
-            rest_port=rest_port,
-            name=name,
-        )
-        # Its own session: Ctrl-C reaches this process only, which then ends the child in order.
-        process = subprocess.Popen(command, start_new_session=True)
-        try:
-            while not stopped.wait(0.2):
-                if process.poll() is not None:
-                    raise ClickparityError(
-                        f"{tensorflow_model_server.BINARY} must keep running",
-                        f"exit code {process.returncode}",
-                        "Its own log, above, has the reason.",
-                    )
-        finally:
-            tensorflow_model_server.stop_process(process, grace_s)
+def _serve_real(command: list[str], stopped: _StopSignal, grace_s: float) -> None:
+    process = tensorflow_model_server.start_process(command)
+    try:
+        while not stopped.wait(0.2):
+            if process.poll() is not None:
+                raise ClickparityError(
+                    f"{tensorflow_model_server.BINARY} must keep running",
+                    f"exit code {process.returncode}",
+                    "Its own log, above, has the reason.",
+                )
+    finally:
+        tensorflow_model_server.stop_process(process, grace_s)
 
 
 class _StopSignal:

@@ -8,6 +8,7 @@ from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
+    inference_pb2,
     model_pb2,
     predict_pb2,
     regression_pb2,
@@ -62,6 +63,14 @@ class PredictionApi:
         spec = _model_spec(request)
         with self.repository.servable(spec.name, version_of(spec)) as servable:
             return servable.regress(request)
+
+    def multi_inference(
+        self, request: inference_pb2.MultiInferenceRequest
+    ) -> inference_pb2.MultiInferenceResponse:
+        """PredictionService.MultiInference; the first task names model and version for all."""
+        spec = request.tasks[0].model_spec if request.tasks else model_pb2.ModelSpec()
+        with self.repository.servable(spec.name, version_of(spec)) as servable:
+            return servable.multi_inference(request)
 
     def get_model_metadata(
         self, request: get_model_metadata_pb2.GetModelMetadataRequest

@@ -12,6 +12,7 @@ Paths and errors by TF Serving's model_servers/http_rest_api_util.cc and http_re
 from __future__ import annotations
 
 import dataclasses
+import http
 import json
 import logging
 import re
@@ -38,9 +39,9 @@ from serving.server.rest_json.responses import (
     regress_response,
 )
 from serving.server.servable import DEFAULT_SIGNATURE, Servable
-from serving.server.status import ServingError, internal, invalid_argument
+from serving.server.status import ServingError, internal, invalid_argument, not_found
 
-__all__ = ["HEALTH_PATH", "Reply", "RestApi"]
+__all__ = ["HEALTH_PATH", "Reply", "RestApi", "error_page"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,12 @@ _MODEL_PATH = re.compile(
     rf"/v1/models(?:/(?P<name>[^/:]+))?{_VERSION_OR_LABEL}(?:/(?P<subresource>metadata))?", re.I
 )
 _API_PATH = re.compile(r"/v1/.*", re.I)
+# libevent's URIs: RFC 3986 to the letter, of which scheme and host are not looked at.
+_CHARACTER = r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})"
+_TARGET = re.compile(
+    rf"(?:[A-Za-z][A-Za-z0-9+.\-]*:)?(?://[^/?\#]*)?"
+    rf"(?P<path>{_CHARACTER}*(?:\?(?:{_CHARACTER}|\?)*)?(?:\#(?:{_CHARACTER}|\?)*)?)"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +70,13 @@ class Reply:
     status: int
     body: bytes
     content_type: str = "application/json"
+
+
+def error_page(status: int) -> Reply:
+    """What TF Serving's HTTP library, libevent, answers where the API is not reached."""
+    title = f"{status} {http.HTTPStatus(status).phrase}"
+    page = f"<HTML><HEAD>\n<TITLE>{title}</TITLE>\n</HEAD><BODY>\n<H1>{title[4:]}</H1>\n"
+    return Reply(status, f"{page}</BODY></HTML>\n".encode(), "text/html")
 
 
 class RestApi:
@@ -76,16 +90,32 @@ class RestApi:
     def __init__(self, api: PredictionApi, metrics: ServerMetrics) -> None:
         self._api, self._metrics = api, metrics
 
-    def answer(self, method: str, path: str, body: bytes) -> Reply:
-        """The answer to one request. `path` has its query, which TF Serving has no use for."""
+    def answer(self, method: str, target: str, body: bytes, origin: str = "") -> Reply:
+        """The answer to one request.
+
+        Args:
+            method: GET, POST and so on.
+            target: what the request line names, with its query, for which TF Serving has no use.
+            body: unchunked and gunzipped.
+            origin: the header of this name, which a browser's OPTIONS request has.
+        """
+        parts = _TARGET.fullmatch(target)
+        if parts is None:
+            return error_page(400)
+        path = parts["path"]
         if path == METRICS_PATH:
             return Reply(200, self._metrics.page(), "text/plain")
+        if path.partition("?")[0] == METRICS_PATH:
+            unexpected = f"Unexpected path: {path}. Should be {METRICS_PATH}"
+            return Reply(400, unexpected.encode(), "text/plain")
         if path == HEALTH_PATH:
             ready = self._api.repository.is_ready()
             return Reply(200 if ready else 503, b'{"ready": %s}' % str(ready).lower().encode())
         if not _API_PATH.fullmatch(path):
-            page = b"<html><head><title>404 Not Found</title></head></html>\n"
-            return Reply(404, page, "text/html")
+            return error_page(404)
+        if method == "OPTIONS":
+            allowed = re.search("https?://", origin)
+            return Reply(200 if allowed else 400, b"", "text/html; charset=ISO-8859-1")
         started = time.perf_counter()
         spec, call, code = model_pb2.ModelSpec(), "", "OK"
         try:
@@ -93,7 +123,9 @@ class RestApi:
             reply = Reply(200, answer)
         except ServingError as error:
             code = error.code.name
-            reply = Reply(error.http_status, error_response(error.message))
+            # TF Serving forgets the text where the path itself is wrong (http_rest_api_handler.cc).
+            text = error_response(error.message) if error.message else b""
+            reply = Reply(error.http_status, text)
         except Exception as error:  # a bug here must not look like the caller's mistake
             logger.exception("%s %s failed", method, path)
             code = "INTERNAL"
@@ -114,13 +146,12 @@ class RestApi:
         match = pattern.fullmatch(path) if pattern else None
         if match is None:
             raise malformed
-        _fill_spec(spec, match["name"], match["version"], match["label"])
+        about_status = method == "GET" and match["subresource"] != "metadata"
+        _fill_spec(spec, match, about_status=about_status)
         if method == "GET":
             if not spec.name:
                 raise invalid_argument("Missing model name in request.")
-            if match["subresource"] == "metadata":
-                return self._metadata(spec), ""
-            return self._status(spec), ""
+            return (self._status(spec) if about_status else self._metadata(spec)), ""
         # The path is matched without regard to case, the call is not: ":Predict" is malformed.
         calls = {"predict": self._predict, "classify": self._classify, "regress": self._regress}
         call = calls.get(match["method"])
@@ -195,17 +226,28 @@ def _fill_examples(
     request.input.CopyFrom(examples)
 
 
-def _fill_spec(
-    spec: model_pb2.ModelSpec, name: str | None, version: str | None, label: str | None
-) -> None:
-    try:
-        spec.name = urllib.parse.unquote(name or "", errors="strict")
-        spec.version_label = urllib.parse.unquote(label or "", errors="strict")
-    except UnicodeDecodeError:
-        raise invalid_argument(f"Failed to decode model name:{name}") from None
-    if not label:
-        spec.ClearField("version_label")
+def _fill_spec(spec: model_pb2.ModelSpec, match: re.Match[str], *, about_status: bool) -> None:
+    name, label = (
+        urllib.parse.unquote(match[part] or "", errors="surrogateescape")
+        for part in ("name", "label")
+    )
+    version = match["version"]
     if version is not None:
-        if int(version[:30]) >= 2**63:
-            raise invalid_argument(f"Failed to convert version: {version} to numeric.")
+        if len(version.lstrip("0")) > 19 or int(version) >= 2**63:
+            raise invalid_argument("")
         spec.version.value = int(version)
+    if label and not about_status:  # the status is that of all versions, whatever the label
+        if _is_no_text(label):
+            raise invalid_argument(f"Unrecognized servable version label: {label}")
+        spec.version_label = label
+    if _is_no_text(name):  # bytes, which the proto cannot hold here, and no model has
+        if about_status:
+            which = "any versions" if version is None else f"version {int(version)}"
+            raise not_found(f"Could not find {which} of model {name}")
+        asked = f"Latest({name})" if version is None else f"Specific({name}, {int(version)})"
+        raise not_found(f"Servable not found for request: {asked}")
+    spec.name = name
+
+
+def _is_no_text(name: str) -> bool:
+    return any("\udc80" <= character <= "\udcff" for character in name)

@@ -11,6 +11,7 @@ from tensorflow.core.framework import tensor_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import (
     classification_pb2,
+    inference_pb2,
     model_pb2,
     predict_pb2,
     regression_pb2,
@@ -24,12 +25,18 @@ from serving.server.classify_regress import (
     regression_result,
     serialized_examples,
 )
-from serving.server.status import failed_precondition, from_tensorflow, invalid_argument
-from serving.wire.tensors import parse_tensor, tensor_proto
+from serving.server.status import (
+    failed_precondition,
+    from_tensorflow,
+    invalid_argument,
+    unimplemented,
+)
+from serving.wire.tensors import dtype_name, parse_tensor, tensor_enum, tensor_proto
 
 __all__ = ["DEFAULT_SIGNATURE", "Servable"]
 
 DEFAULT_SIGNATURE = "serving_default"
+_CLASSIFY, _REGRESS = tf.saved_model.CLASSIFY_METHOD_NAME, tf.saved_model.REGRESS_METHOD_NAME
 
 
 class Servable:
@@ -52,8 +59,12 @@ class Servable:
         self.name, self.version, self.path = name, version, path
         self._session = ModelSession(path)
         self.signatures = self._session.signatures
-        # Plain dicts, as the signatures are: callers send names that are no UTF-8.
-        self.inputs = {name: dict(one.inputs) for name, one in self.signatures.items()}
+        # Plain dicts, as the signatures are: callers send names that are no UTF-8. In order, for
+        # messages that name one of several; TF Serving's order is that of a hash map.
+        self.inputs = {
+            name: dict(sorted(one.inputs.items())) for name, one in self.signatures.items()
+        }
+        self._dtypes = {i.name: i.dtype for one in self.inputs.values() for i in one.values()}
         self._lock = threading.Lock()
         self._num_users, self._retired = 0, False
 
@@ -92,6 +103,14 @@ class Servable:
         Raises:
             ServingError: what the session said, its code and its message unchanged.
         """
+        # The session's callables word a wrong dtype in their own way, and TF Serving calls Run.
+        for place, name in enumerate(sorted(feeds)):
+            expected, given = self._dtypes[name], tensor_enum(feeds[name])
+            if given != expected:
+                raise invalid_argument(
+                    f"Expects arg[{place}] to be {dtype_name(expected)} but {dtype_name(given)} "
+                    "is provided"
+                )
         try:
             return self._session.run(feeds, fetches)
         except tf.errors.OpError as error:
@@ -168,7 +187,64 @@ class Servable:
         regression_result(array, len(examples), response.result)
         return response
 
+    def multi_inference(
+        self, request: inference_pb2.MultiInferenceRequest
+    ) -> inference_pb2.MultiInferenceResponse:
+        """The MultiInference call, as multi_inference.cc answers it: one run for all its tasks.
+
+        Raises:
+            ServingError: a task's signature does not fit its method, or the input is empty or bad.
+        """
+        tasks = self._tasks(request)
+        input_names = {input_name for _, input_name, _ in tasks}
+        output_names = sorted({name for _, _, outputs in tasks for name in outputs.values()})
+        examples = serialized_examples(request.input)
+        arrays = self.run(dict.fromkeys(input_names, examples), output_names)
+        found = dict(zip(output_names, arrays, strict=True))
+        response = inference_pb2.MultiInferenceResponse()
+        for task, _, outputs in tasks:
+            result = response.results.add()
+            result.model_spec.CopyFrom(self._spec(task.model_spec))
+            if task.method_name == _CLASSIFY:
+                classification_result(
+                    {alias: found[name] for alias, name in outputs.items()},
+                    len(examples),
+                    result.classification_result,
+                )
+            else:
+                (name,) = outputs.values()
+                regression_result(found[name], len(examples), result.regression_result)
+        return response
+
     # -- checks, in TF Serving's order and words ---------------------------------------------------
+
+    def _tasks(
+        self, request: inference_pb2.MultiInferenceRequest
+    ) -> list[tuple[inference_pb2.InferenceTask, str, dict[str, str]]]:
+        """Each task with its input's tensor name and its outputs' by alias."""
+        tasks, seen = [], set()
+        for task in request.tasks:
+            if not task.model_spec.name:
+                raise invalid_argument("Found ModelSpec with an empty model name.")
+            if task.model_spec.name != request.tasks[0].model_spec.name:
+                raise invalid_argument(
+                    "All ModelSpecs in a MultiInferenceRequest must access the same model name."
+                )
+            name = task.model_spec.signature_name or DEFAULT_SIGNATURE
+            if name in seen:
+                raise invalid_argument(f"Duplicate evaluation of signature: {name}")
+            seen.add(name)
+            if name not in self.signatures:
+                raise invalid_argument(f"Requested signature not found in model graph: {name}")
+            if task.method_name == _CLASSIFY:
+                input_name, outputs = classification_outputs(self.signatures[name])
+            elif task.method_name == _REGRESS:
+                input_name, output = regression_output(self.signatures[name])
+                outputs = {"outputs": output}
+            else:
+                raise unimplemented(f"Unsupported signature method_name: {task.method_name}")
+            tasks.append((task, input_name, outputs))
+        return tasks
 
     def _predict_signature(self, name: str, sent: list[str]) -> meta_graph_pb2.SignatureDef:
         name = name or DEFAULT_SIGNATURE

@@ -2,11 +2,12 @@
 
     models.config.model              --model_config_file
     monitoring.config          --monitoring_config_file
-    batching_parameters.txt    --batching_parameters_file, with --enable_batching=true
+    batching_parameters.txt    --batching_parameters_file, with --enable_batching=true; on request
 
 All are protocol buffers in text form. Batching joins the rows of several callers into one batch, padded
-up to the next allowed size. That a row's score does not depend on the other rows is what the parity check
-`batch, served` proves of every model here, so batching may be switched on.
+up to the next allowed size. That a score does not depend on the batch is what the parity check `batch,
+served` proves of every model here. It is off by default all the same: it joins the callers' errors too,
+and models of this size gain by it only where many call at once. docs/tf_serving.md has the figures.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ METRICS_PATH = "/monitoring/prometheus/metrics"
 def batching_parameters(
     *,
     allowed_batch_sizes: Sequence[int] = ALLOWED_BATCH_SIZES,
-    batch_timeout_us: int = 1000,
+    batch_timeout_us: int = 0,
     max_enqueued_batches: int = 1000,
     num_batch_threads: int = 4,
 ) -> str:
@@ -47,8 +48,9 @@ def batching_parameters(
 
     Args:
         allowed_batch_sizes: rising; the last one is the largest batch, as TF Serving demands.
-        batch_timeout_us: how long the first row of a batch waits for others, microseconds. A score
-            alone takes a few hundred; more waiting is latency for nothing.
+        batch_timeout_us: how long the first row of a batch waits for others, microseconds. With 0 a
+            batch holds what has come while all threads were busy: a score takes some 150, so that
+            waiting would cost more than joining saves.
         max_enqueued_batches: above this many waiting batches a request is refused (UNAVAILABLE).
         num_batch_threads: batches that run at once; about the number of cores of the server.
 
@@ -107,32 +109,44 @@ def models_config(models: Sequence[str], base: str) -> str:
     return text
 
 
-def server_flags(out: str) -> list[str]:
+def server_flags(
+    out: str, *, grpc_port: int = 8500, rest_port: int = 8501, batching: bool = False
+) -> list[str]:
     """What `tensorflow_model_server` is started with, `out` being where the files lie for it."""
-    return [
-        "--port=8500",
-        "--rest_api_port=8501",
-        f"--model_config_file={out}/{MODELS_FILE}",
-        f"--monitoring_config_file={out}/{MONITORING_FILE}",
+    batching_flags = [
         "--enable_batching=true",
         f"--batching_parameters_file={out}/{BATCHING_FILE}",
+    ]
+    return [
+        f"--port={grpc_port}",
+        f"--rest_api_port={rest_port}",
+        f"--model_config_file={out}/{MODELS_FILE}",
+        f"--monitoring_config_file={out}/{MONITORING_FILE}",
+        *(batching_flags if batching else []),
+        "--enable_grpc_healthcheck_service=true",  # off by default: probes need it
+        "--enable_profiler=false",  # on by default, on the predict port, without authentication
     ]
 
 
 def write_server_config(
-    out: Path, *, models: Sequence[str], base: str, num_batch_threads: int = 4
+    out: Path,
+    *,
+    models: Sequence[str],
+    base: str,
+    batching: bool = False,
+    num_batch_threads: int = 4,
 ) -> list[Path]:
-    """Writes the three files; returns their paths.
+    """Writes the files; returns their paths. A batching file of before goes if it is not asked for.
 
     Raises:
         ConfigError: no model, or `out` cannot be written.
     """
-    contents = {
-        BATCHING_FILE: batching_parameters(num_batch_threads=num_batch_threads),
-        MONITORING_FILE: monitoring_config(),
-        MODELS_FILE: models_config(models, base),
-    }
+    contents = {MONITORING_FILE: monitoring_config(), MODELS_FILE: models_config(models, base)}
+    if batching:
+        contents[BATCHING_FILE] = batching_parameters(num_batch_threads=num_batch_threads)
     make_writable(out)
     for name, content in contents.items():
         write_atomically(out / name, content)
+    if not batching:
+        (out / BATCHING_FILE).unlink(missing_ok=True)
     return [out / name for name in contents]

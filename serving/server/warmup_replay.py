@@ -51,5 +51,7 @@ def _replay(servable: Servable, log: prediction_log_pb2.PredictionLog) -> None:
         servable.classify(log.classify_log.request)
     elif kind == "regress_log":
         servable.regress(log.regress_log.request)
-    elif kind is not None:  # TF Serving ignores an empty record and replays MultiInference too
+    elif kind == "multi_inference_log":
+        servable.multi_inference(log.multi_inference_log.request)
+    elif kind is not None:  # TF Serving ignores an empty record
         raise unimplemented(f"Unsupported log_type for warmup: {kind}")

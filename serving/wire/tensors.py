@@ -14,10 +14,20 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
-__all__ = ["MAX_RANK", "dtype_name", "numpy_dtype", "parse_tensor", "tensor_proto"]
+__all__ = [
+    "MAX_RANK",
+    "TF_MAX_RANK",
+    "dtype_name",
+    "numpy_dtype",
+    "parse_tensor",
+    "tensor_enum",
+    "tensor_proto",
+]
 
 MAX_RANK = 64
-"""numpy's limit; TensorFlow's is 254."""
+"""Dimensions of a NumPy array, at most."""
+TF_MAX_RANK = 254
+"""Dimensions of a TensorFlow tensor, at most."""
 
 _MAX_FILLED_BYTES = 16 * 1024 * 1024
 """What a few bytes may grow to: a proto may name a huge shape and one value to fill it with. TF
@@ -74,11 +84,12 @@ def parse_tensor(proto: tensor_pb2.TensorProto) -> np.ndarray | None:
     """The array that `proto` describes, of the shape that it names; None when it describes none.
 
     As in C++: too few values are filled up with the last one, none at all with zero (or ""),
-    surplus values are dropped, `tensor_content` must fit the shape to the byte.
+    surplus values are dropped, `tensor_content` must fit the shape to the byte, and `unknown_rank`
+    is not looked at (without dimensions it is a scalar).
     """
     layout = _LAYOUTS.get(proto.dtype)
     shape = [dim.size for dim in proto.tensor_shape.dim]
-    if layout is None or proto.tensor_shape.unknown_rank or len(shape) > MAX_RANK:
+    if layout is None or len(shape) > MAX_RANK:
         return None
     if any(size < 0 for size in shape):
         return None
@@ -149,6 +160,12 @@ def _decode_strings(content: bytes, shape: Sequence[int], count: int) -> np.ndar
     return flat.reshape(shape)
 
 
+def tensor_enum(array: np.ndarray) -> int:
+    """The DataType of an array; objects and texts are strings."""
+    is_text = array.dtype.kind in "OSU"
+    return types_pb2.DT_STRING if is_text else tf.as_dtype(array.dtype).as_datatype_enum
+
+
 def tensor_proto(array: np.ndarray) -> tensor_pb2.TensorProto:
     """`array` in the typed fields, TF Serving's default form of an answer (AsProtoField).
 
@@ -156,11 +173,7 @@ def tensor_proto(array: np.ndarray) -> tensor_pb2.TensorProto:
         TypeError: TensorProto has no field for this dtype here.
     """
     array = np.asarray(array)
-    dtype = (
-        types_pb2.DT_STRING
-        if array.dtype.kind in "OSU"
-        else tf.as_dtype(array.dtype).as_datatype_enum
-    )
+    dtype = tensor_enum(array)
     layout = _LAYOUTS.get(dtype)
     if layout is None:
         raise TypeError(f"no TensorProto field for dtype {array.dtype}")

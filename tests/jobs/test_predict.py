@@ -13,8 +13,11 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
+from pipeline.errors import ConfigError
+from serving.client.client import PredictClient
 from serving.server.local_server import LocalServer
 from tests.jobs.conftest import Outcome, logits_in_memory
+from tests.serving.server_fixtures import MODEL, export, publish
 
 Cli = Callable[..., Outcome]
 NUM_ROWS = 40
@@ -116,6 +119,67 @@ def test_json_lines(cli: Cli, server, rows, expected, tmp_path: Path) -> None:
     records = typed(without_label(rows)).to_pylist()
     path.write_text("".join(json.dumps(r) + "\n" for r in records))
     np.testing.assert_allclose(asked(cli, server, path), expected, rtol=0, atol=1e-5)
+
+
+def as_lists(rows: pa.Table) -> pa.Table:
+    """The tags as typed lists, the time as a time stamp: as a feature store keeps them."""
+    tags = [[t for t in text.split("|") if t] for text in rows["tags"].to_pylist()]
+    seconds = pa.compute.if_else(pa.compute.equal(rows["time"], ""), None, rows["time"])
+    stamps = seconds.cast(pa.int64()).cast(pa.timestamp("s"))
+    columns = {"tags": pa.array(tags), "time": stamps}
+    kept = typed(without_label(rows)).drop_columns(list(columns))
+    for name, values in columns.items():
+        kept = kept.append_column(name, values)
+    return kept
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_typed_lists_and_times_are_read_as_the_model_reads_them(
+    cli: Cli, server, rows, expected, tiny_work, tmp_path: Path, named: bool
+) -> None:
+    (schema,) = (tiny_work.path / "models" / "ctr").glob("*/assets.extra/schema.yaml")
+    parquet = tmp_path / "rows.parquet"
+    pyarrow.parquet.write_table(as_lists(rows), parquet)
+    lines = tmp_path / "rows.jsonl"
+    records = as_lists(rows).drop_columns(["time"]).append_column("time", rows["time"]).to_pylist()
+    lines.write_text("".join(json.dumps(r) + "\n" for r in records))
+    for path in (parquet, lines):
+        more: list[object] = []
+        if named:
+            own = tmp_path / f"{path.suffix[1:]}.yaml"
+            own.write_text(schema.read_text() + f"source: {{kind: {path.suffix[1:]}}}\n")
+            more = ["--schema", own]
+        logits = asked(cli, server, path, *more)
+        np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5)
+
+
+def test_a_caller_s_lists_and_numbers_are_read_as_the_model_reads_them(
+    server, rows, expected
+) -> None:
+    table = as_lists(rows)
+    columns = {name: table[name].to_pylist() for name in table.column_names}
+    with PredictClient(server.grpc_address, "ctr") as client:
+        np.testing.assert_allclose(client.predict(columns)["logit"], expected, rtol=0, atol=1e-5)
+        assert client.schema.name == "synthetic"
+        columns["tags"] = [["a\x1fb"]] * NUM_ROWS
+        with pytest.raises(ConfigError, match=r"'tags'.*U\+001F"):
+            client.predict(columns)
+
+
+def test_a_model_that_does_not_describe_itself_gets_no_guesses(cli: Cli, tmp_path: Path) -> None:
+    publish(export(tmp_path / "export", 1.0), tmp_path / "models", 1)
+    list_of = pa.table({"price": [1.0], "city": [["a", "b"]]})
+    pyarrow.parquet.write_table(list_of, tmp_path / "list.parquet")
+    day = pa.array([0], pa.date32())
+    pyarrow.parquet.write_table(pa.table({"price": [1.0], "city": day}), tmp_path / "day.parquet")
+    (tmp_path / "list.jsonl").write_text('{"price": 1.0, "city": ["a", "b"]}\n')
+    (tmp_path / "text.jsonl").write_text('{"price": 1.0, "city": "a"}\n')
+    with LocalServer(tmp_path / "models") as server:
+        server.wait_until_available(MODEL, timeout_s=120)
+        argv = ["predict", "--address", server.grpc_address, "--name", MODEL, "--input"]
+        for name in ("list.parquet", "day.parquet", "list.jsonl"):
+            cli(*argv, tmp_path / name).refused(2, "city", name, "--schema")
+        assert cli(*argv, tmp_path / "text.jsonl").code == 0
 
 
 def test_tsv_without_a_header_by_its_schema(

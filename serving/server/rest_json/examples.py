@@ -6,10 +6,12 @@ feature goes to. A whole number is an int64 and `1.0` a float; text and `{"b64":
 
 from __future__ import annotations
 
+import contextlib
+
 import tensorflow as tf
 from tensorflow_serving.apis import input_pb2
 
-from serving.server.rest_json.rapid_json import JsonValue, to_bytes
+from serving.server.rest_json.rapid_json import JsonValue, members, to_bytes
 from serving.server.rest_json.requests import parse_document
 from serving.server.rest_json.text import format_error, json_type
 from serving.server.rest_json.values import decode_base64, is_base64_object
@@ -52,13 +54,14 @@ def parse_examples(body: bytes) -> tuple[str, input_pb2.Input]:
 def _fill_example(value: JsonValue, example: tf.train.Example) -> None:
     if not isinstance(value, dict):
         raise invalid_argument(f"Example must be JSON object but got JSON {json_type(value)}")
-    for name, content in value.items():
-        try:
-            feature = example.features.feature[name]
-        except (UnicodeEncodeError, ValueError):  # a proto string must be valid UTF-8
-            raise invalid_argument(f"Feature: {name} has a name that is not UTF-8") from None
+    for sent, content in members(value):
+        name = sent.partition("\0")[0]  # a C string there
+        feature = tf.train.Feature()
         for element in content if isinstance(content, list) else [content]:
             _add_value(element, name, feature)
+        # A proto's text must be UTF-8 here; a name that is none is no feature of any model.
+        with contextlib.suppress(UnicodeEncodeError, ValueError):
+            example.features.feature[name].CopyFrom(feature)  # of a repeated name the last counts
 
 
 def _add_value(value: JsonValue, name: str, feature: tf.train.Feature) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from tensorflow.core.protobuf import meta_graph_pb2
 
-from serving.server.rest_json.rapid_json import JsonValue, parse
+from serving.server.rest_json.rapid_json import JsonValue, members, parse
 from serving.server.rest_json.text import debug_string, format_error
 from serving.server.rest_json.values import JsonColumn, is_base64_object, is_object
 from serving.server.status import ServingError, invalid_argument
@@ -108,7 +108,7 @@ def _from_instances(instances: list[JsonValue], infos: TensorInfos) -> dict[str,
                 f"Expecting value/list but got object at item {index} of input list"
             )
         try:
-            columns.setdefault(only, JsonColumn(infos[only].dtype)).add(element)
+            columns.setdefault(only, JsonColumn(only, infos[only].dtype)).add(element)
         except ServingError as error:
             raise invalid_argument(
                 f"Failed to process element: {index} of 'instances' list. "
@@ -123,17 +123,19 @@ def _from_instances(instances: list[JsonValue], infos: TensorInfos) -> dict[str,
 def _add_named(
     element: dict[str, JsonValue], index: int, infos: TensorInfos, columns: dict[str, JsonColumn]
 ) -> None:
-    for name, item in element.items():
+    names = set()
+    for sent, item in members(element):
+        names.add(name := sent.partition("\0")[0])  # a C string there
         try:
             if name not in infos:
                 raise invalid_argument(f"JSON object: does not have named input: {name}")
-            columns.setdefault(name, JsonColumn(infos[name].dtype)).add(item)
+            columns.setdefault(name, JsonColumn(name, infos[name].dtype)).add(item)
         except ServingError as error:
             raise invalid_argument(
                 f"Failed to process element: {index} key: {name} of 'instances' list. "
                 f"Error: {error.code.name}: {error.message}"
             ) from None
-    if element.keys() != infos.keys():
+    if names != infos.keys():
         raise invalid_argument(
             f"Failed to process element: {index} of 'instances' list. JSON object: "
             f"{debug_string(element)} keys must be equal to: {','.join(sorted(infos))}"
@@ -148,16 +150,16 @@ def _from_inputs(value: JsonValue, infos: TensorInfos) -> dict[str, np.ndarray]:
                 "required as per tensorinfo_map"
             )
         name, info = next(iter(infos.items()))
-        return {name: _whole_array(value, info)}
+        return {name: _whole_array(name, value, info)}
     arrays: dict[str, np.ndarray] = {}
     for name, info in infos.items():
         if name not in value:
             raise invalid_argument(f"Missing named input: {name} in 'inputs' object.")
-        arrays[name] = _whole_array(value[name], info)
+        arrays[name] = _whole_array(name, value[name], info)
     return arrays
 
 
-def _whole_array(value: JsonValue, info: meta_graph_pb2.TensorInfo) -> np.ndarray:
-    column = JsonColumn(info.dtype)
+def _whole_array(name: str, value: JsonValue, info: meta_graph_pb2.TensorInfo) -> np.ndarray:
+    column = JsonColumn(name, info.dtype)
     column.add(value)
     return column.array(column.row_shape or ())

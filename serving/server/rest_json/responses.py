@@ -47,7 +47,10 @@ def predict_response(outputs: Mapping[str, np.ndarray], form: PredictForm) -> by
         raise invalid_argument("Cannot convert empty tensor map to JSON")
     writers = {name: _writer(name, array) for name, array in outputs.items()}
     if form is PredictForm.COLUMN:
-        texts = {name: _nested(array.tolist(), writers[name]) for name, array in outputs.items()}
+        indent = "\n" + " " * (8 if len(outputs) > 1 else 4)
+        texts = {
+            name: _nested(array.tolist(), writers[name], indent) for name, array in outputs.items()
+        }
         return to_bytes('{\n    "outputs": ' + _join_named(texts, "    ") + "\n}")
     batch_size = -1
     for name, array in outputs.items():
@@ -66,9 +69,11 @@ def predict_response(outputs: Mapping[str, np.ndarray], form: PredictForm) -> by
         )
         for index in range(batch_size)
     )
-    separator = ",\n        " if len(outputs) > 1 else ", "
-    body = separator.join(rows)
-    return to_bytes('{\n    "predictions": [' + body + "\n    ]\n}")
+    between = "\n        " if len(outputs) > 1 else ""  # an object starts a line, a value does not
+    body = f",{between or ' '}".join(rows)
+    return to_bytes(
+        '{\n    "predictions": [' + (between + body + "\n    " if body else "") + "]\n}"
+    )
 
 
 def _join_named(texts: Mapping[str, str], indent: str) -> str:
@@ -78,10 +83,15 @@ def _join_named(texts: Mapping[str, str], indent: str) -> str:
     return "{\n" + f"{indent}    {members}\n{indent}" + "}"
 
 
-def _nested(value: Any, write: Callable[[Any], str]) -> str:
-    if isinstance(value, list):
+def _nested(value: Any, write: Callable[[Any], str], indent: str | None = None) -> str:
+    """Lists in one line, or a line a value, `indent` being the line break before the closing one."""
+    if not isinstance(value, list):
+        return write(value)
+    if indent is None or not value:
         return "[" + ", ".join(_nested(element, write) for element in value) + "]"
-    return write(value)
+    inner = indent + "    "
+    lines = f",{inner}".join(_nested(element, write, inner) for element in value)
+    return f"[{inner}{lines}{indent}]"
 
 
 def _writer(name: str, array: np.ndarray) -> Callable[[Any], str]:
@@ -114,7 +124,7 @@ def classify_response(result: classification_pb2.ClassificationResult) -> bytes:
         "[" + ", ".join(f"[{_quote(c.label)}, {decimal(c.score)}]" for c in one.classes) + "]"
         for one in result.classifications
     )
-    return to_bytes('{\n    "results": [' + ", ".join(rows) + "]\n}")
+    return to_bytes('{\n    "results": [' + ", ".join(rows) + "\n    ]\n}")
 
 
 def regress_response(result: regression_pb2.RegressionResult) -> bytes:

@@ -7,7 +7,7 @@ import json
 import math
 from decimal import Decimal
 
-from serving.server.rest_json.rapid_json import JsonValue, to_bytes
+from serving.server.rest_json.rapid_json import JsonValue, members, to_bytes
 from serving.server.status import ServingError, invalid_argument
 
 __all__ = ["debug_string", "format_error", "json_type"]
@@ -63,7 +63,7 @@ def _write(value: JsonValue, prefix: str, out: bytearray, depth: int) -> None:
     elif isinstance(value, dict):
         _emit(out, prefix + "{")
         indent = "\n" + "    " * (depth + 1)
-        for index, (key, element) in enumerate(value.items()):
+        for index, (key, element) in enumerate(members(value)):
             _emit(out, ("," if index else "") + indent + json.dumps(key, ensure_ascii=False))
             _write(element, ": ", out, depth + 1)
         _emit(out, ("\n" + "    " * depth if value else "") + "}")

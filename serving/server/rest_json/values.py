@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from tensorflow.core.framework import types_pb2
 from serving.server.rest_json.rapid_json import JsonValue, to_bytes
 from serving.server.rest_json.text import debug_string, format_error, json_type
 from serving.server.status import ServingError, invalid_argument, unimplemented
-from serving.wire.tensors import MAX_RANK, dtype_name, numpy_dtype
+from serving.wire.tensors import MAX_RANK, TF_MAX_RANK, dtype_name, numpy_dtype
 
 __all__ = ["JsonColumn", "decode_base64", "is_base64_object", "is_object"]
 
@@ -24,6 +25,7 @@ _BASE64 = re.compile(r"(?P<digits>[A-Za-z0-9+/\s]*)(?P<padding>[=.\s]*)", re.ASC
 class JsonColumn:
     """One input while its rows arrive: the shape of a row, and all values flat."""
 
+    name: str
     dtype: int
     row_shape: tuple[int, ...] | None = None
     row_size: int = 0
@@ -36,8 +38,9 @@ class JsonColumn:
             ServingError: a value of another type, a ragged list, or a shape unlike the first row's.
         """
         shape, before = tuple(_dense_shape(item)), len(self.values)
-        if len(shape) >= MAX_RANK:  # one dimension is the batch's
-            raise invalid_argument("tensor parsing error: too many dimensions")
+        if len(shape) > TF_MAX_RANK:  # `array` refuses it: deeper, the next line would recurse
+            self.row_shape = shape
+            return
         _fill(item, 0, shape, self.dtype, self.values)
         size = len(self.values) - before
         if self.row_shape is None:
@@ -50,17 +53,30 @@ class JsonColumn:
             )
 
     def array(self, shape: tuple[int, ...]) -> np.ndarray:
-        """All values, in the input's dtype and in `shape`."""
+        """All values, in the input's dtype and in `shape`.
+
+        Raises:
+            ServingError: more dimensions than a tensor, or an array, may have.
+        """
+        if len(shape) > TF_MAX_RANK:
+            raise invalid_argument(f"tensor parsing error: {self.name}")
+        if len(shape) > MAX_RANK:
+            raise invalid_argument(
+                f"tensor parsing error: {self.name} has {len(shape)} dimensions; the development "
+                f"server holds {MAX_RANK}, TF Serving {TF_MAX_RANK}"
+            )
+        # A name that stood twice in a row has left more values than the shape takes.
+        values = self.values[: math.prod(shape)]
         dtype = numpy_dtype(self.dtype)
         if dtype is not None and dtype.kind == "O":
-            flat = np.empty(len(self.values), dtype=object)
-            flat[:] = self.values
+            flat = np.empty(len(values), dtype=object)
+            flat[:] = values
             return flat.reshape(shape)
         if self.dtype in (types_pb2.DT_INT8, types_pb2.DT_UINT8, types_pb2.DT_INT16):
-            return np.array(self.values, dtype=np.int64).astype(dtype).reshape(shape)  # C++'s cast
+            return np.array(values, dtype=np.int64).astype(dtype).reshape(shape)  # C++'s cast
         with np.errstate(over="ignore"):  # a number beyond float32 is infinity, as in C++
             return (
-                np.array(self.values, dtype=np.float64 if not self.values else None)
+                np.array(values, dtype=np.float64 if not values else None)
                 .astype(dtype)
                 .reshape(shape)
             )

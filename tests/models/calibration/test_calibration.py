@@ -24,6 +24,7 @@ from models.calibration import (
     fit_calibration,
 )
 from models.calibration.correction import click_pull
+from models.calibration.residual_fits import CannotFitError, fit_isotonic
 from models.config.train import BinaryCrossEntropyConfig, FocalConfig, PosWeightConfig
 from pipeline.errors import ConfigError, DataError
 
@@ -323,6 +324,32 @@ def test_rows_that_determine_nothing_leave_the_identity_and_say_so(residual: str
     assert "0 clicks" in reason_of(truth, label, weight=weightless, residual=residual)
 
 
+@pytest.mark.parametrize("residual", ["platt", "isotonic"])
+@pytest.mark.parametrize("scarce", [0, 1])
+def test_min_clicks_of_each_class_are_enough_and_one_less_is_not(residual, scarce) -> None:
+    rng = np.random.default_rng(3)
+    label = np.array([scarce] * 20 + [1 - scarce] * 400)
+    raw = rng.normal(size=420) + label
+    _, report = fit_calibration(raw, label, residual=residual, min_clicks=20)
+    assert (report.kind, report.reason) == (residual, "")
+    name = "clicks" if scarce else "rows without a click"
+    for options in ({"min_clicks": 21}, {"min_clicks": 20, "weight": np.arange(420) > 0}):
+        reason = reason_of(raw, label, residual=residual, **options)
+        count = 20 if "weight" not in options else 19  # a row without weight is none
+        assert reason == f"{residual} was not fitted: {count} {name}, fewer than {count + 1}"
+
+
+def test_rows_of_one_logit_are_never_split_between_knots() -> None:
+    # 1,000 clicks make 20 bins; all clicks have one of three logits, so 3 knots are all there can be
+    raw = np.repeat([-1.0, 0.0, 1.0], [1000, 1000, 1000])
+    label = np.concatenate([np.arange(1000) < clicks for clicks in (200, 300, 500)]).astype(int)
+    for order in (np.arange(3000), np.random.default_rng(0).permutation(3000)):
+        calibration, report = fit_calibration(raw[order], label[order], residual="isotonic")
+        assert report.kind == "isotonic"
+        probability = calibration.probability(np.array([-1.0, 0.0, 1.0])).numpy()
+        np.testing.assert_allclose(probability, [0.2, 0.3, 0.5], atol=1e-3)
+
+
 def test_platt_refuses_backward_and_separated_logits() -> None:
     truth, label = simulated(20_000, seed=8)
     assert "clicks have the lower logits" in reason_of(-truth, label)
@@ -368,6 +395,7 @@ def test_identity_on_request_reports_without_a_reason() -> None:
     "call, message",
     [
         (lambda: LossCorrection(pos_weight=0.0), r"pos_weight must be positive .*got 0\.0"),
+        (lambda: LossCorrection(negative_keep_rate=0.0), r"must lie in \(0, 1\]; got 0\.0"),
         (lambda: LossCorrection(negative_keep_rate=1.5), r"must lie in \(0, 1\]; got 1\.5"),
         (lambda: LossCorrection(focal_alpha=0.5), "belong together"),
         (lambda: LossCorrection(focal_alpha=1.0, focal_gamma=1.0), "focal_alpha must lie"),
@@ -391,3 +419,27 @@ def test_impossible_calibrations_are_refused(call: object, message: str) -> None
 def test_infinite_logits_cannot_be_fitted() -> None:
     with pytest.raises(DataError, match="finite to be calibrated; got 1 infinite of 2"):
         fit_calibration([0.0, np.inf], [0, 1])
+
+
+@pytest.mark.parametrize("residual", ["platt", "isotonic"])
+def test_rows_without_weight_change_nothing(residual: str) -> None:
+    truth, label = simulated(20_000, seed=9)
+    rng = np.random.default_rng(1)
+    padded = [np.append(truth, rng.normal(size=5000)), np.append(label, rng.random(5000) < 0.9)]
+    weight = np.append(np.ones(20_000), np.zeros(5000))
+    plain, _ = fit_calibration(truth, label, residual=residual)
+    same, report = fit_calibration(*padded, weight, residual=residual)
+    assert report.kind == residual
+    np.testing.assert_array_equal(plain.logits(truth), same.logits(truth))
+
+
+def test_a_fit_of_clicks_alone_is_refused() -> None:
+    z = np.linspace(-1.0, 1.0, 200)
+    with pytest.raises(CannotFitError, match="all labels are of one kind"):
+        fit_isotonic(z, np.ones(200), np.ones(200))
+
+
+def test_a_correction_alone_gives_float32_log_odds_of_the_same_shape() -> None:
+    corrected = LossCorrection(pos_weight=2.0).logits(np.array([[0.0, 1.0]], np.float32))
+    assert corrected.dtype == tf.float32
+    np.testing.assert_allclose(corrected, [[-math.log(2), 1 - math.log(2)]], rtol=1e-7)

@@ -28,6 +28,7 @@ from models.metrics import (
     toss_metric,
     weighted_log_loss,
 )
+from models.metrics.probability import entropy
 from pipeline.errors import ConfigError, DataError
 
 # Four rows, two clicks, one tie between the classes at 0.4.
@@ -348,3 +349,30 @@ def test_impossible_options_are_refused() -> None:
         bootstrap_intervals([0], [0], num_replicates=1)
     with pytest.raises(ConfigError, match="top_k must be positive; got 0"):
         evaluate([0], [0], top_k=0)
+
+
+def test_rows_without_weight_do_not_count_as_rows_of_the_interval() -> None:
+    label, z = simulated(300, seed=4, base=-1.0)
+    expected = auc_interval(label, z)
+    rng = np.random.default_rng(0)
+    padded = auc_interval(
+        np.append(label, rng.random(200) < 0.5),
+        np.append(z, rng.normal(size=200)),
+        np.append(np.ones(300), np.zeros(200)),
+    )
+    assert (padded.estimate, padded.standard_error) == pytest.approx(
+        (expected.estimate, expected.standard_error), rel=1e-12
+    )
+
+
+def test_a_number_that_is_missing_is_its_own_segment() -> None:
+    report = evaluate(
+        [0, 1, 0, 1], np.zeros(4), segments={"s": np.array([1.0, 1.0, math.nan, math.nan])}
+    )
+    assert sorted(report["segments"]["s"]) == ["(missing)", "1.0"]
+
+
+def test_entropy_of_a_click_rate() -> None:
+    assert entropy(0.5) == pytest.approx(math.log(2))
+    assert (entropy(0.0), entropy(1.0)) == (0.0, 0.0)
+    assert all(math.isnan(entropy(rate)) for rate in (-0.1, 1.1, math.nan))

@@ -282,3 +282,63 @@ def test_what_is_asked_wrongly_is_refused():
         paired_difference("log_loss", [0, 1], [[0.0, math.nan]], [z])
     with pytest.raises(ConfigError, match="level"):
         paired_difference("auc", [0, 1], [z], [z]).interval(1.0)
+
+
+def test_the_degrees_of_freedom_of_rows_and_seeds_together_by_plain_loops():
+    """Satterthwaite's, of three parts: rows, trainings, and what trainings do to each row by itself."""
+    rng = np.random.default_rng(5)
+    rows, seeds = 60, 4
+    label = (rng.random(rows) < 0.4).astype(float)
+    base = rng.normal(0, 1, rows)
+    ours = [base + rng.normal(0, 0.2, rows) + shift for shift in (-0.6, 0.1, 0.5, 0.9)]
+    found = paired_difference("log_loss", label, ours, [base] * seeds)
+    change = np.array([np.logaddexp(0, z) - label * z for z in ours])
+    change -= np.logaddexp(0, base) - label * base
+    sums = (change - change.mean(axis=1, keepdims=True)) / rows
+    small, squares = rows / (rows - 1), sums.mean(axis=0) ** 2
+    of_rows, of_seeds = small * squares.sum(), change.mean(axis=1).var(ddof=1) / seeds
+    of_both = small * ((sums - sums.mean(axis=0)) ** 2).sum() / (seeds - 1) / seeds
+    assert of_seeds > of_both > 0
+    # a sum of unequal squares counts for fewer: twice its square over its variance
+    effective = (
+        2
+        * squares.sum() ** 2
+        / (squares**2).sum()
+        / (1 - squares.sum() ** 2 / (squares**2).sum() / rows)
+    )
+    row_freedom = min(effective, rows - 1)
+    parts = of_rows**2 / row_freedom
+    parts += of_seeds**2 / (seeds - 1) + of_both**2 / ((seeds - 1) * row_freedom)
+    variance = of_rows + of_seeds - of_both
+    assert found.standard_error**2 == pytest.approx(variance)
+    assert found.degrees_of_freedom == pytest.approx(variance**2 / parts)
+
+
+def test_rows_that_all_weigh_alike_have_one_degree_of_freedom_less_than_their_number():
+    # every row's loss changes by -+ln 3 / 2 to the last bit: no row makes more of the sum than another
+    z = np.array([0.5, -0.5, 0.5, -0.5])
+    found = paired_difference("calibration_ratio", [1, 1, 1, 1], [z], [-z])
+    assert found.degrees_of_freedom == 3.0
+
+
+@pytest.mark.parametrize("label", [[0, 0, 0], [1, 1, 1]])
+def test_normalized_entropy_without_one_of_the_classes_is_nan(label):
+    z = np.linspace(-1, 1, 3)
+    found = paired_difference("normalized_entropy", label, [z], [-z])
+    assert math.isnan(found.estimate) and math.isnan(found.standard_error)
+
+
+@pytest.mark.parametrize("metric", ["log_loss", "normalized_entropy"])
+def test_a_row_without_weight_costs_nothing_even_at_infinite_loss(metric):
+    rng = np.random.default_rng(6)
+    label, (ours,), (other,), _ = drawn(rng, seeds=1, rows=50)
+    expected = paired_difference(metric, label, [ours], [other])
+    found = paired_difference(
+        metric,
+        np.append(label, 1.0),
+        [np.append(ours, -math.inf)],
+        [np.append(other, 0.0)],
+        np.append(np.ones(50), 0.0),
+    )
+    assert found.estimate == pytest.approx(expected.estimate)
+    assert math.isfinite(found.standard_error)

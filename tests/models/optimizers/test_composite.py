@@ -139,3 +139,80 @@ def test_the_configured_bound_clips_the_global_norm():
     np.testing.assert_allclose(
         moved(0.5), 0.5 / math.sqrt(82) * np.array([[1, 2], [3, 4]]), rtol=1e-5
     )
+
+
+def test_the_loss_scale_doubles_after_2000_good_steps_and_halves_after_a_bad_one():
+    composite = CompositeOptimizer(keras.optimizers.SGD(0.1), LazyAdam(0.1), loss_scaling=True)
+
+    @tf.function
+    def adapt(steps: tf.Tensor, finite: tf.Tensor) -> tf.Tensor:
+        for _ in tf.range(steps):
+            composite.adapt_scale(finite)
+        return composite.scale_of_loss()
+
+    def after(steps: int, finite: bool = True) -> float:
+        return float(adapt(tf.constant(steps), tf.constant(finite)))
+
+    first = 2.0**15
+    assert after(1) == first
+    assert after(1998) == first
+    assert after(1) == 2 * first
+    assert after(1999) == 2 * first  # the count began anew
+    assert after(1) == 4 * first
+    assert after(1500) == 4 * first
+    assert after(1, finite=False) == 2 * first
+    assert after(1999) == 2 * first  # after an overflow too
+    assert after(1) == 4 * first
+    assert after(2000 * 7) == 2.0**24
+    assert after(2000) == 2.0**24  # never above this
+    assert after(30, finite=False) == 1.0  # nor below 1
+
+
+def test_without_loss_scaling_the_scale_is_one():
+    composite = CompositeOptimizer(keras.optimizers.SGD(0.1), LazyAdam(0.1))
+    composite.adapt_scale(tf.constant(False))
+    assert not composite.is_loss_scaled
+    assert float(composite.scale_of_loss()) == 1.0
+
+
+def test_the_scale_is_taken_out_of_dense_gradients_and_of_rows():
+    composite = CompositeOptimizer(keras.optimizers.SGD(0.1), LazyAdam(0.1), loss_scaling=True)
+    scale = float(composite.scale_of_loss())
+    dense, none, rows = composite.reduce_gradients(
+        [scale * gradients()[0], None, gradients(scale)[1]]
+    )
+    assert none is None
+    np.testing.assert_array_equal(dense, gradients()[0])
+    np.testing.assert_array_equal(rows.values, gradients()[1].values)
+    np.testing.assert_array_equal(rows.indices, [3, 3])
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_one_number_that_is_not_finite_is_seen_wherever_it_is(bad):
+    dense, rows = gradients()
+    assert bool(CompositeOptimizer.all_finite([dense, None, rows]))
+    assert not bool(CompositeOptimizer.all_finite([dense, tf.constant([1.0, bad])]))
+    spoilt = tf.IndexedSlices(tf.constant([[1.0, bad]]), [0], [4, 2])
+    assert not bool(CompositeOptimizer.all_finite([spoilt, None, dense]))
+
+
+def test_host_tables_get_the_sum_of_all_replicas_rows_in_one_step():
+    dense, rows = variables()
+    composite = CompositeOptimizer(
+        keras.optimizers.SGD(0.1), RowSparseAdagrad(0.1, initial_accumulator=0.1)
+    )
+    composite.build([dense], [])
+    assert not composite.has_host_tables
+    composite.build_host_tables([dense, rows], [rows])
+    assert composite.has_host_tables
+    mirrored, host = composite.split_host(gradients(), [dense, rows])
+    assert [g is None for g in (*mirrored, *host)] == [False, True, True, False]
+    second = tf.IndexedSlices(tf.constant([[5.0, 6.0]]), [0], [4, 2])
+    composite.apply_to_host([host, [None, second]], [dense, rows])
+    expected = np.ones((4, 2))
+    expected[3] -= np.array([4, 6]) * 0.1 / np.sqrt(0.1 + np.array([16, 36]))
+    expected[0] -= np.array([5, 6]) * 0.1 / np.sqrt(0.1 + np.array([25, 36]))
+    np.testing.assert_allclose(rows.numpy(), expected, rtol=1e-6)
+    np.testing.assert_array_equal(dense.numpy(), np.ones((2, 2)))
+    composite.apply_to_host([[None, None]], [dense, rows])  # no rows in this step
+    np.testing.assert_allclose(rows.numpy(), expected, rtol=1e-6)

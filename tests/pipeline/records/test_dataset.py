@@ -110,6 +110,29 @@ def test_order_follows_seed_and_epoch_alone(data: DataDirectory) -> None:
     assert all(other[:16] != first[:16] for other in others)
 
 
+def test_each_epoch_reads_the_files_in_another_order(
+    data: DataDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows meet only those of their window: over epochs, windows must hold other files."""
+    monkeypatch.setattr(dataset, "_WINDOW_ROWS", 1)  # no shuffling of rows: only the files' order
+    monkeypatch.setattr(dataset, "_CYCLE_LENGTH", 1)
+    first_of_file = {0: 40, 40: 1, 41: 30, 71: 32}  # its first number -> its rows
+
+    def files_of(**options: int) -> list[int]:
+        rows = numbers(epoch(data, batch_size=103, **options))
+        order = [row for row in rows if row in first_of_file]
+        expected = [n for start in order for n in range(start, start + first_of_file[start])]
+        assert rows == expected
+        return order
+
+    by_epoch = [files_of(epoch=number) for number in range(6)]
+    assert len({tuple(order) for order in by_epoch}) >= 4
+    assert len({order[0] for order in by_epoch}) > 1
+    assert files_of(epoch=3) == by_epoch[3]
+    by_seed = [files_of(seed=number) for number in range(6)]
+    assert len({tuple(order) for order in by_seed}) >= 4
+
+
 @pytest.mark.parametrize("first_step", [1, 5, 12, 13])
 def test_resuming_continues_exactly(data: DataDirectory, first_step: int) -> None:
     whole, rest = epoch(data), epoch(data, first_step=first_step)

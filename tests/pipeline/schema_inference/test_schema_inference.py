@@ -14,9 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import ConfigError, DataError
+from pipeline.input_listing import list_inputs
 from pipeline.schema import FeatureSchema
 from pipeline.schema_inference.infer import InferredSchema, infer_schema
 from pipeline.schema_inference.sample import read_sample
+from pipeline.sources import plan_blocks, read_block
 
 ROWS = 400
 
@@ -354,7 +356,7 @@ def test_nulls_in_numbers_and_odd_names(tmp_path: Path) -> None:
     lines = [f"{i % 2},{'NA' if i % 3 else i * 1.5},{i % 4}" for i in range(90)]
     path.write_text("\n".join(["click,unit price (€),slot", *lines]) + "\n")
     schema = infer_schema(path).schema
-    assert schema.source.null_values == ("NA",)  # type: ignore[union-attr]
+    assert "NA" in schema.missing_texts, "as without being asked"
     price = schema.features[0]
     assert (price.kind, price.column) == ("numeric", "unit price (€)")  # type: ignore[union-attr]
     assert price.missing_indicator  # type: ignore[union-attr]
@@ -424,3 +426,101 @@ def test_the_job_writes_a_new_file_only(tmp_path: Path) -> None:
         schema.main(arguments)
     arguments.out = None
     assert schema.main(arguments)[1].startswith("# Inferred by")
+
+
+# ------------------------------------------------------------ what is proposed is what is read
+
+
+def proposed(path: Path) -> tuple[FeatureSchema, pa.Table]:
+    """A file's proposal, and the file read by it; nothing is rejected."""
+    plan = plan_blocks(infer_schema(path).schema, list_inputs([str(path)]))
+    chunks = [c for block in plan.blocks for c in read_block(block, plan.schema)]
+    assert [r.reason for c in chunks for r in c.rejects] == []
+    return plan.schema, pa.concat_tables([c.table for c in chunks])
+
+
+def test_a_korean_file_from_excel(tmp_path: Path) -> None:
+    path = tmp_path / "로그.csv"
+    lines = [
+        f"{bool(i % 3 == 0)};{i % 7}번;{i * 7 % 900 + 1},5;1.{i:03d},25;서울|부산"
+        for i in range(200)
+    ]
+    path.write_text("클릭;광고;가격;매출;도시\n" + "\n".join(lines), encoding="utf-8-sig")
+    inferred = infer_schema(path, label="클릭")
+    columns = {f.column: f for f in inferred.schema.features}  # type: ignore[union-attr]
+    assert {c: f.kind for c, f in columns.items()} == {
+        "광고": "categorical", "가격": "numeric", "매출": "numeric",
+    }  # fmt: skip
+    source = inferred.schema.source
+    assert (source.delimiter, source.decimal, source.thousands) == (";", ",", ".")  # type: ignore[union-attr]
+    assert [f.name for f in inferred.schema.features] == ["column_2", "column_3", "column_4"]
+    plan = plan_blocks(inferred.schema, list_inputs([str(path)]))
+    (chunk,) = [c for block in plan.blocks for c in read_block(block, plan.schema)]
+    assert chunk.rejects == []
+    assert chunk.table["가격"].to_pylist() == [i * 7 % 900 + 1.5 for i in range(200)]
+    assert chunk.table["매출"].to_pylist() == [1000 + i + 0.25 for i in range(200)]
+    assert chunk.table["클릭"].to_pylist() == [float(i % 3 == 0) for i in range(200)]
+
+
+def test_lists_whose_items_hold_commas(tmp_path: Path) -> None:
+    genres = ["Action, Adventure", "Drama", "Kids, Family", "Sci-Fi|Fantasy"]
+    rows = [[genres[i % 4], genres[(i // 4) % 4]] for i in range(400)]
+    table = pa.table(
+        {
+            "genres": rows,
+            "one": [[i % 9] for i in range(400)],
+            "click": [int(i * 7919 % 11 < 4) for i in range(400)],
+        }
+    )
+    pq.write_table(table, tmp_path / "f.parquet")
+    schema, read = proposed(tmp_path / "f.parquet")
+    by_name = {f.name: f for f in schema.features}
+    assert by_name["genres"].separator == ";"  # type: ignore[union-attr]
+    assert by_name["one"].kind == "sequence"
+    assert read["genres"].to_pylist()[1] == b"Drama;Action, Adventure"
+
+
+def test_lists_in_brackets_and_movielens(tmp_path: Path) -> None:
+    path = tmp_path / "ratings.dat"
+    lines = [f"{i % 90}::{i % 70}::[{i % 5}, {i % 3 + 10}]::{i % 2}" for i in range(500)]
+    path.write_text("user::movie::feat::click\n" + "\n".join(lines) + "\n")
+    schema, _ = proposed(path)
+    assert schema.source.delimiter == "::"  # type: ignore[union-attr]
+    feat = next(f for f in schema.features if f.name == "feat")
+    assert (feat.kind, feat.separator) == ("sequence", ",")  # type: ignore[union-attr]
+
+
+def test_fields_of_nested_objects(tmp_path: Path) -> None:
+    rows = [
+        {"click": int(i * 7919 % 11 < 4), "device": {"os": f"os{i % 4}", "deep": {"n": i % 6}}}
+        for i in range(200)
+    ]
+    (tmp_path / "f.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "f.parquet")
+    for kind in ("jsonl", "parquet"):
+        schema, read = proposed(tmp_path / f"f.{kind}")
+        assert {"device.os", "device.deep.n"} == {f.column for f in schema.features}  # type: ignore[union-attr]
+        assert read["device.os"].to_pylist()[5] == b"os1"
+
+
+@pytest.mark.parametrize("label", ["{}.0", "bool"])
+def test_labels_are_read_as_numbers(tmp_path: Path, label: str) -> None:
+    path = tmp_path / "f.csv"
+    shown = [str(bool(i % 2)) if label == "bool" else label.format(i % 2) for i in range(300)]
+    text = "click,site\n" + "".join(f"{y},s{i % 5}\n" for i, y in enumerate(shown))
+    path.write_text(text)
+    _, read = proposed(path)
+    assert read["click"].to_pylist() == [float(i % 2) for i in range(300)]
+    path.write_text(text + text)  # a header in the middle is a reject, not the end
+    assert infer_schema(path).schema.label.column == "click"
+
+
+def test_missing_values_are_what_statistics_count(tmp_path: Path) -> None:
+    markers = ["", "NA", "NULL", "\\N", "nan", "None", "none", "-1", "x", "y"]
+    path = tmp_path / "f.csv"
+    lines = [f"{i % 2},{markers[i % 10]},{i % 7}" for i in range(400)]
+    path.write_text("click,c,slot\n" + "\n".join(lines) + "\n")
+    inferred = infer_schema(path)
+    assert "60% missing" in next(line for line in inferred.yaml.splitlines() if "name: c," in line)
+    _, read = proposed(path)
+    assert read["c"].to_pylist().count(b"") == 240

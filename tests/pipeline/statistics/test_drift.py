@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from pipeline.errors import ConfigError, GateError
 from pipeline.statistics.drift import (
@@ -193,6 +194,101 @@ def test_label_rate_needs_both_size_and_significance() -> None:
     )
     assert small.label_rate_z > 4
     assert measures(small) == []  # certain, but small
+
+
+def test_a_falling_label_rate_is_drift_as_a_rising_one_is() -> None:
+    report = compare_statistics(statistics(label_rate=0.01), statistics(label_rate=0.02))
+    # pooled .015; sqrt(.015 * .985 * 2 / 10000) = .00171901; -.01 / .00171901
+    assert report.label_rate_z == pytest.approx(-5.81730, abs=1e-5)
+    assert [str(f) for f in report.findings] == ["label label_rate_change -0.5 (allowed 0.25)"]
+    assert report.findings[0].excess == 2.0  # by this the worst come first
+
+
+def test_a_falling_missing_rate_is_drift_too() -> None:
+    report = compare_statistics(statistics(), statistics(missing_price=900))
+    assert measures(report) == [("price", "missing_rate_change")]
+    assert report.findings[0].value == pytest.approx(-0.09)
+
+
+def test_the_pooled_rate_weighs_each_run_by_its_rows() -> None:
+    # (.03 * 1,000 + .02 * 9,000) / 10,000 = .021; sqrt(.021 * .979 * (1/1000 + 1/9000)) = .00477948
+    report = compare_statistics(
+        statistics(label_rate=0.03, rows=1000), statistics(label_rate=0.02, rows=9000)
+    )
+    assert report.label_rate_z == pytest.approx(2.09228, abs=1e-5)
+    back = compare_statistics(
+        statistics(label_rate=0.02, rows=9000), statistics(label_rate=0.03, rows=1000)
+    )
+    assert back.label_rate_z == pytest.approx(-2.09228, abs=1e-5)
+
+
+def test_equal_rates_of_zero_or_one_are_no_standard_errors_apart() -> None:
+    for rate in (0.0, 1.0):
+        assert compare_statistics(*[statistics(label_rate=rate)] * 2).label_rate_z == 0.0
+
+
+def test_the_missing_rate_of_a_text_feature_is_a_share_of_all_rows() -> None:
+    report = compare_statistics(statistics(missing_site=900), statistics())
+    assert measures(report) == [("site", "missing_rate_change")]
+    assert report.findings[0].value == pytest.approx(0.09)
+    assert [f.missing_rate for f in report.features] == [0.0, pytest.approx(0.09)]
+
+
+@pytest.mark.parametrize("count,apart", [(9, False), (10, True)])
+def test_a_value_has_a_bin_of_its_own_from_ten_occurrences_on(count: int, apart: bool) -> None:
+    today, before = (
+        statistics(rows=990 + count, site={"a": 990, name: count}) for name in ("r1", "r2")
+    )
+    psi = compare_statistics(today, before).features[1].psi
+    assert psi is not None and (psi > 0) is apart
+
+
+def test_rows_without_weight_have_no_label_rate_to_compare() -> None:
+    pair = statistics(label_rate=None), statistics()
+    for today, before in (pair, pair[::-1]):
+        report = compare_statistics(today, before)
+        assert (report.label_rate_z, measures(report)) == (0.0, [])
+
+
+def test_a_feature_that_was_dropped_may_be_ignored_by_name() -> None:
+    today, before = statistics(schema="bbbb"), statistics()
+    del today.numbers["numeric"]["price"]
+    for name in ("price", "site"):
+        config = DriftConfig(allow_schema_change=True, ignore=(name,))
+        assert measures(compare_statistics(today, before, config)) == []
+
+
+def test_a_feature_that_one_run_alone_has_is_shown_and_no_drift() -> None:
+    today, before = statistics(), statistics()
+    del before.numbers["numeric"]["price"]
+    del today.numbers["text"]["site"]
+    report = compare_statistics(today, before)
+    found = [(f.feature, f.missing_rate, f.missing_rate_before, f.psi) for f in report.features]
+    assert found == [("price", 0.0, None, None), ("site", None, 0.0, None)]
+    assert measures(report) == []
+
+
+@pytest.mark.parametrize(
+    "name,least,most",
+    [
+        ("max_label_rate_change", None, 10.0),
+        ("max_missing_rate_change", None, 1.0),
+        ("max_psi", None, 10.0),
+        ("max_jensen_shannon", None, 1.0),
+        ("max_unseen_share", 0.0, 1.0),
+        ("min_z", 0.0, 100.0),
+        ("bins", 2, 1000),
+        ("values", 1, 100_000),
+    ],
+)
+def test_the_range_of_each_threshold(name: str, least: float | None, most: float) -> None:
+    for value in (most, *([] if least is None else [least])):
+        assert getattr(DriftConfig(**{name: value}), name) == value
+    refused = [0.0, -0.1] if least is None else [least - 1]
+    refused += [most + 1] if most in (1.0, 1000, 100_000) else []
+    for value in refused:
+        with pytest.raises(ValidationError, match=name):
+            DriftConfig.model_validate({name: value})
 
 
 def test_missing_rate() -> None:

@@ -59,6 +59,13 @@ def test_the_file_stays_under_its_limit(tiny_data, tmp_path):
     assert (tmp_path / WARMUP_PATH).stat().st_size <= 41_000
 
 
+def test_one_request_of_each_signature_is_there_however_large_a_row(tiny_data, tmp_path):
+    """Without any, a real TF Serving loads an export without variables/, and every request fails."""
+    rows, _ = real_rows(tiny_data, 4)
+    assert write_warmup_requests(tmp_path, rows, max_bytes=1) == [1]
+    assert [signature for signature, _ in read_warmup_requests(tmp_path)] == list(WARMUP_SIGNATURES)
+
+
 def test_the_same_rows_are_the_same_bytes(tiny_data, tmp_path):
     rows, _ = real_rows(tiny_data, 4)
     for name in ("a", "b"):

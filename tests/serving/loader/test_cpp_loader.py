@@ -216,8 +216,15 @@ def test_timing_counts_the_calls_it_was_asked_for(loader: Path, saved_model: Pat
     assert [timing.calls for timing in timings] == [20, 20]
     for timing in timings:
         assert 0 < timing.min_ns <= timing.median_ns <= timing.p99_ns
+        assert 0 < timing.calls_per_s <= 1e9 / timing.min_ns
+    (together,) = time_with_loader(
+        loader, saved_model, "serving_default", requests[:1], repeat=20, callers=3
+    )
+    assert together.calls == 60
     with pytest.raises(ConfigError, match="repeat >= 1"):
         time_with_loader(loader, saved_model, "serving_default", requests, repeat=0)
+    with pytest.raises(ConfigError, match="callers >= 1"):
+        time_with_loader(loader, saved_model, "serving_default", requests, repeat=1, callers=0)
 
 
 def test_a_loader_that_hangs_or_dies_is_told(saved_model: Path, tmp_path: Path) -> None:

@@ -296,6 +296,24 @@ def test_a_repeated_run_does_not_undo_a_rollback(exports, repository, tmp_path) 
     assert repository.publish(exports["C"]).number == 5
 
 
+def test_what_was_rolled_back_stays_out_after_every_later_rollback(exports, repository) -> None:
+    for name in "ABC":
+        repository.publish(exports[name])
+    repository.rollback()  # 4: B again, C is out
+    assert repository.live().rejected_fingerprints == {"C"}
+    repository.rollback()  # 5: A again, B is out too
+    assert repository.live().rejected_fingerprints == {"B", "C"}
+    for name in "BC":
+        assert repository.publish(exports[name]).outcome is PublishOutcome.ROLLED_BACK
+    repository.publish(exports["D"])  # 6
+    repository.rollback()  # 7: what was live before 6, with all that it had rolled back
+    assert repository.live().rejected_fingerprints == {"B", "C", "D"}
+    for name in "BCD":
+        assert repository.publish(exports[name]).outcome is PublishOutcome.ROLLED_BACK
+    assert repository.rollback(to=3).fingerprint == "C"  # by name: it is in service again
+    assert repository.live().rejected_fingerprints == {"A", "B", "D"}
+
+
 @pytest.mark.parametrize("to", [0, 2, 9])
 def test_rollback_to_what_is_not_an_older_version(exports, repository, to) -> None:
     for name in "AB":

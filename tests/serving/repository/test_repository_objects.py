@@ -293,6 +293,33 @@ def test_a_dead_publishers_claim_runs_out_and_a_sleeping_one_may_not_go_on(expor
     assert version_files(bucket, 1) == local_files(exports["B"])
 
 
+def test_an_expired_claim_promotes_nothing_even_where_nobody_took_over(exports, bucket) -> None:
+    clock = [1000.0]
+    storage = ObjectStorage(ROOT, "ctr", bucket, now=lambda: clock[0])
+    repository = ModelRepository(ROOT, "ctr", storage=storage)
+
+    def sleep(seconds: float) -> Callable[[Path], None]:
+        def check(_: Path) -> None:
+            clock[0] += seconds
+
+        return check
+
+    with pytest.raises(ClickparityError, match=r"must still be held .* 3600 s old"):
+        repository.publish(exports["A"], check=sleep(3600))
+    assert children(bucket) == set()  # no version, no staging, no claim
+    assert repository.publish(exports["A"], check=sleep(3599)).number == 1
+
+
+def test_a_claim_that_somebody_withdrew_promotes_nothing(exports, bucket, repository) -> None:
+    def withdraw(_: Path) -> None:
+        for path in [path for path in bucket.objects if "/.publishing-" in path]:
+            del bucket.objects[path]
+
+    with pytest.raises(ClickparityError, match="must still be held"):
+        repository.publish(exports["A"], check=withdraw)
+    assert children(bucket) == set()
+
+
 def test_a_wildcard_in_the_address_is_refused() -> None:
     with pytest.raises(ConfigError, match="no wildcard; got gs://bucket/mod"):
         ObjectStorage("gs://bucket/mod*ls", "ctr", RecordingObjects())

@@ -183,7 +183,8 @@ def _rest(connection: http.client.HTTPConnection, case: Case) -> tuple[str, np.n
     response = connection.getresponse()
     text = response.read().decode("utf-8", "surrogateescape")
     status = str(response.status)
-    if path.startswith("/v1/"):
+    # Of a version beyond 64 bits TF Serving says nothing but 400, see test_recorded_answers.
+    if path.startswith("/v1/") and (text or status != "400"):
         document = json.loads(text)
         if status != "200":
             assert isinstance(document["error"], str)

@@ -19,6 +19,7 @@ from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
+    inference_pb2,
     predict_pb2,
     regression_pb2,
 )
@@ -209,6 +210,24 @@ def test_regress_with_a_context_that_joins_every_example(served: Served) -> None
         "examples": [{"price": [2.0]}, {}],
     }
     assert _json(served.post(body, PATH + ":regress")) == {"results": [3.0, 2.0]}
+
+
+def test_multi_inference_is_several_signatures_in_one_run(served: Served) -> None:
+    request = inference_pb2.MultiInferenceRequest()
+    for name in ("regress", "classify"):
+        task = request.tasks.add(method_name=f"tensorflow/serving/{name}")
+        task.model_spec.name, task.model_spec.signature_name = MODEL, name
+    request.input.example_list.examples.extend([example(price=2.0, city=b"ab"), example()])
+    response = inference_pb2.MultiInferenceResponse.FromString(
+        call(served.channel, "MultiInference", request.SerializeToString())
+    )
+    regress, classify = response.results
+    assert [one.value for one in regress.regression_result.regressions] == [2.5, 1.0]
+    scores = [one.classes[1].score for one in classify.classification_result.classifications]
+    assert scores == pytest.approx([0.9241418, 0.7310586])
+    specs = [(r.model_spec.name, r.model_spec.signature_name) for r in response.results]
+    assert specs == [(MODEL, "regress"), (MODEL, "classify")]
+    assert {r.model_spec.version.value for r in response.results} == {1}
 
 
 def test_metadata(served: Served) -> None:

@@ -145,7 +145,8 @@ def _bodies(draw: st.DrawFn) -> bytes:
 def _send_rest(server: LocalServer, method: str, path: str, body: bytes) -> None:
     status, answer = rest(server.rest_address, method, path, body)
     assert status in (200, 400, 404, 501), (status, answer[:500])
-    if path.lower().startswith("/v1/"):
+    # Of a version beyond 64 bits TF Serving says nothing but 400, see test_recorded_answers.
+    if path.lower().startswith("/v1/") and (answer or status != 400):
         document = json.loads(answer.decode("utf-8", "surrogateescape"))
         assert status == 200 or isinstance(document["error"], str)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
@@ -329,16 +330,35 @@ def test_warm_up_replays_every_kind_of_record(staged: Path) -> None:
     ):
         request.model_spec.signature_name = signature_name
         request.input.example_list.examples.add()
-    write_warmup(
-        staged, GOOD_RECORD, classify.SerializeToString(), regress.SerializeToString(), b""
-    )
+    several = prediction_log_pb2.PredictionLog()
+    task = several.multi_inference_log.request.tasks.add(method_name="tensorflow/serving/regress")
+    task.model_spec.name, task.model_spec.signature_name = MODEL, "regress"
+    several.multi_inference_log.request.input.example_list.examples.add()
+    records = [one.SerializeToString() for one in (classify, regress, several)]
+    write_warmup(staged, GOOD_RECORD, *records, b"")
     servable = Servable(MODEL, 1, str(staged))
-    assert replay_warmup(servable) == 4
+    assert replay_warmup(servable) == 5
     # A record that fails says so: each kind is really run.
     regress.regress_log.request.ClearField("input")
     write_warmup(staged, regress.SerializeToString())
     with pytest.raises(Exception, match="Input is empty"):
         replay_warmup(servable)
+    task.model_spec.signature_name = "nope"
+    write_warmup(staged, several.SerializeToString())
+    with pytest.raises(Exception, match="signature not found in model graph: nope"):
+        replay_warmup(servable)
+    servable.retire()
+
+
+def test_a_wrong_dtype_is_named_by_the_order_of_the_graphs_names() -> None:
+    """DirectSession::Run sorts the feeds; the order of a request's map is nobody's."""
+    servable = Servable(MODEL, 1, str(exported(1.0)))
+    feeds = {
+        "serving_default_price:0": np.array([1], np.int32),
+        "serving_default_city:0": np.array([b"a"], object),
+    }
+    with pytest.raises(ServingError, match=r"Expects arg\[1\] to be float but int32 is provided"):
+        servable.run(feeds, ["StatefulPartitionedCall_5:0"])
     servable.retire()
 
 

@@ -1,5 +1,6 @@
 """The files for TF Serving, parsed by its protos, or by a copy of the fields where pip has none."""
 
+import inspect
 import json
 
 import pytest
@@ -8,6 +9,7 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from jobs.cli import main
 from pipeline.errors import ConfigError
+from serving.client.client import PredictClient
 from serving.export.batch_sizes import ALLOWED_BATCH_SIZES
 from serving.server.tensorflow_config import batching_parameters, models_config, monitoring_config
 
@@ -53,6 +55,9 @@ def test_the_largest_batch_is_the_last_allowed_size():
     assert list(parsed.allowed_batch_sizes) == list(ALLOWED_BATCH_SIZES)
     assert parsed.max_batch_size.value == parsed.allowed_batch_sizes[-1]
     assert parsed.num_batch_threads.value == 3
+    # What the client sends by itself is what the server with this file takes.
+    default = inspect.signature(PredictClient).parameters["max_batch_size"].default
+    assert default == parsed.max_batch_size.value
 
 
 @pytest.mark.parametrize("sizes", [[], [0, 1], [4, 2], [2, 2]])
@@ -83,7 +88,7 @@ def test_the_command_lists_published_models_only(tmp_path, capsys):
     for path in ("models/ads/3", "models/feed/1", "models/empty", "models/.hidden/1"):
         (tmp_path / path).mkdir(parents=True)
     out = tmp_path / "config"
-    arguments = ["--models", str(tmp_path / "models"), "--out", str(out)]
+    arguments = ["--models", str(tmp_path / "models"), "--out", str(out), "--batching"]
     assert main(["serve-config", *arguments, "--base-path", "/srv/models", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["models"] == ["ads", "feed"]
@@ -94,6 +99,30 @@ def test_the_command_lists_published_models_only(tmp_path, capsys):
     flags = dict(flag.lstrip("-").split("=", 1) for flag in answer["flags"])
     for name in ("model_config_file", "monitoring_config_file", "batching_parameters_file"):
         assert (tmp_path / flags[name]).is_file()
+
+
+def test_batching_is_asked_for_and_says_what_it_costs(tmp_path, capsys):
+    (tmp_path / "models/ads/3").mkdir(parents=True)
+    out = tmp_path / "config"
+
+    def flags(*options):
+        arguments = ["--models", str(tmp_path / "models"), "--out", str(out), "--json", *options]
+        assert main(["serve-config", *arguments]) == 0
+        printed = capsys.readouterr()
+        return json.loads(printed.out)["flags"], printed.err
+
+    with_it, said = flags("--batching")
+    assert "--enable_batching=true" in with_it
+    assert "fails every request of its batch" in said
+    assert (out / "batching_parameters.txt").is_file()
+    # A file without the flag keeps the server from starting: neither is there by default.
+    without, said = flags()
+    assert not [flag for flag in without if flag.startswith(("--enable_batching", "--batching"))]
+    assert said == ""
+    assert not (out / "batching_parameters.txt").exists()
+    for chosen in (with_it, without):
+        assert "--enable_profiler=false" in chosen
+        assert "--enable_grpc_healthcheck_service=true" in chosen
 
 
 def test_no_model_is_a_configuration_error(tmp_path, capsys):

@@ -124,3 +124,27 @@ def test_no_text_crashes_the_reader(body: bytes) -> None:
 )
 def test_quoted_values(value: rapid_json.JsonValue, text: str) -> None:
     assert debug_string(value) == text
+
+
+@pytest.mark.parametrize(
+    "number,value",
+    [
+        (b"1e308", 1e308),
+        (b"-1E+308", -1e308),
+        (b"1e309", None),
+        (b"0.1e309", 1e308),  # the bound is 308 and the digits of the fraction
+        (b"0.01e310", 1e308),
+        (b"0.1e310", None),
+        (b"0.01e311", None),
+        (b"1.5e309", math.inf),  # RapidJSON looks at the exponent alone
+        (b"1e-400", 0.0),
+        (b"1e99", 1e99),
+    ],
+)
+def test_the_largest_exponent_grows_with_the_digits_of_the_fraction(number, value):
+    body = b'{"a":%s}' % number
+    if value is None:
+        with pytest.raises(ServingError, match=r"too big to be stored in double\. at offset: 5"):
+            parse(body)
+    else:
+        assert parse(body) == {"a": pytest.approx(value, rel=1e-15, abs=0.0)}
