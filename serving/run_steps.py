@@ -160,7 +160,7 @@ class Published(Report):
 
 
 def publish_run(
-    run: RunDirectory,
+    trained: TrainedRun,
     test: Metrics,
     models_dir: str | Path | RemotePath,
     bars: GateConfig,
