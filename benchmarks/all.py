@@ -23,6 +23,7 @@ WORK = {
     "serving": None,
     "model_inputs": "--work",
     "model_quality": "--workdir",
+    "recipe": "--workdir",
 }
 
 

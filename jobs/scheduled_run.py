@@ -178,7 +178,8 @@ def _check_model_suits(schema: FeatureSchema, listing: InputListing, config: Run
     from pipeline.transform.spec import encoded_spec
 
     split = schema.split
-    if config.train.early_stopping and split.by != "column" and not split.validation:
+    wants_rows = config.train.early_stopping not in (None, "auto")
+    if wants_rows and split.by != "column" and not split.validation:
         raise ConfigError(
             "early stopping needs validation rows",
             "split.validation=0 in the schema",

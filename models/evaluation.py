@@ -97,9 +97,12 @@ class Evaluation(Metrics):
         measured: what was measured.
         truth: None without true probabilities.
         segments: by column, by value.
+        calibration_says: `models.metrics.CalibrationVerdict` of the calibration ratio; "" in what earlier
+            versions wrote.
     """
 
     raw: Metrics
     measured: Measured
     truth: Truth | None = None
     segments: Mapping[str, Mapping[str, Metrics]] = dataclasses.field(default_factory=dict)
+    calibration_says: str = ""

@@ -181,7 +181,7 @@ class RunDirectory:
                 document["fingerprint"],
                 document.get("format", 1),
             )
-        except (OSError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        except (OSError, KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
             raise ConfigError(
                 "a run directory holds a config.yaml",
                 f"{path} ({type(error).__name__})",

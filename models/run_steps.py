@@ -6,6 +6,7 @@ TensorFlow is imported inside a step, only when it has something to do.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,6 +87,7 @@ def is_calibrated(run: RunDirectory) -> bool:
 def calibrate_run(trained: TrainedRun, say: Say = _quietly) -> None:
     """Exact correction for loss and down-sampling, then the residual on the validation split."""
     from models.calibration import Calibration, LossCorrection, fit_calibration
+    from pipeline.records.time_clusters import time_clusters
 
     run, data = trained.run, trained.data
     kind = run.calibration_config.kind
@@ -100,6 +102,7 @@ def calibrate_run(trained: TrainedRun, say: Say = _quietly) -> None:
             held_out.weight,
             correction=correction,
             residual="identity" if kind == "none" else kind,
+            clusters=time_clusters(data, "validation"),
         )
         report = {
             key: finite_or_none(value) if isinstance(value, dict) else value
@@ -184,13 +187,21 @@ def evaluate_run(
         return kept
     from models.metrics import evaluate
     from pipeline.records.segments import check_segments, segment_columns
+    from pipeline.records.time_clusters import time_clusters
 
     data = trained.data
     check_segments(data, segments)
     scored = _score(trained, split)
     calibrated = np.asarray(trained.calibration.logits(scored.logit))
     columns = segment_columns(data, split, segments) if segments else None
-    found = evaluate(scored.label, calibrated, scored.weight, columns, num_replicates=_REPLICATES)
+    found = evaluate(
+        scored.label,
+        calibrated,
+        scored.weight,
+        columns,
+        num_replicates=_REPLICATES,
+        clusters=time_clusters(data, split),
+    )
     truth = None
     if _TRUTH in data.spec.carry:
         true = scored.carry[:, data.spec.carry.index(_TRUTH)].astype(np.float64)
@@ -204,10 +215,33 @@ def evaluate_run(
             name: {value: Metrics.of(metrics) for value, metrics in values.items()}
             for name, values in found["segments"].items()
         },
+        calibration_says=_calibration_says(trained, split, found["overall"]),
     )
     known = run.read_json("metrics.json") if run.has("metrics.json") else {}
     run.write_json("metrics.json", {**known, split: evaluation.to_json()})
     return evaluation
+
+
+def _calibration_says(trained: TrainedRun, split: str, found: Mapping[str, Any]) -> str:
+    """What the calibration ratio of a split says, drift told from a model that was never calibrated."""
+    from models.metrics import Interval, calibration_verdict
+
+    def interval(metrics: Mapping[str, Any]) -> Interval:
+        names = ("calibration_ratio", "calibration_ratio_low", "calibration_ratio_high")
+        estimate, low, high = (
+            math.nan if (value := metrics.get(name)) is None else float(value) for name in names
+        )
+        return Interval(estimate, low, high, math.nan)
+
+    run, data = trained.run, trained.data
+    report = run.read_report("calibration.json", StoredCalibration).report
+    rates = None
+    if data.num_rows("validation"):
+        rates = data.label_rate("validation"), data.label_rate(split)
+    verdict = calibration_verdict(
+        interval(found), fitted=interval(report.get("calibrated", {})), base_rates=rates
+    )
+    return verdict.value
 
 
 def _against_truth(

@@ -6,6 +6,7 @@ Schemas, preprocessing options and model configs are all reported in the same fo
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -24,6 +25,7 @@ __all__ = [
     "options_that_change",
 ]
 
+_ALTERNATIVE = re.compile(r"^function|^constrained-|^literal\[|Config$")
 _CHOICES = ("enum", "literal_error", "union_tag_invalid")
 
 
@@ -132,7 +134,7 @@ def config_error(error: ValidationError, label: str) -> ConfigError:
     """
     first = error.errors()[0]
     path = ".".join([label, *_path(first["loc"])])
-    others = error.error_count() - 1
+    others = len({tuple(_path(e["loc"])) for e in error.errors()}) - 1
     more = f" ({others} more of this config's values are wrong.)" if others else ""
     if first["type"] == "missing":
         remedy = f"Set it, for example with --set {path}=..."
@@ -182,7 +184,8 @@ def explain_validation_error(
 
 
 def _path(location: tuple[int | str, ...]) -> list[str]:
-    return [str(p) for p in location if not (isinstance(p, str) and p.startswith("function"))]
+    """The fields alone: pydantic also names the alternatives of a union (`int | Literal["auto"]`)."""
+    return [str(p) for p in location if not (isinstance(p, str) and _ALTERNATIVE.search(p))]
 
 
 def _rule(complaint: Any) -> str:

@@ -12,11 +12,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from models.evaluation import Metrics
+from models.evaluation import Evaluation, Metrics
 from models.run_directory import RunDirectory
-from pipeline.errors import GateError
+from pipeline.errors import ConfigError, GateError
 from pipeline.reports import Report
 from pipeline.statistics.drift import DriftReport
 from pipeline.strict_config import Changes, StrictConfig
@@ -55,6 +55,8 @@ class GateConfig(StrictConfig):
             constant's, and it must have been trained on clicks and on others.
         max_odds_factor: how many times the odds of the exported model's mean prediction on held-out
             rows may be outside the 99.9 % interval of the label's odds there.
+        calibration_band: lowest and highest mean prediction / mean label; refused where its whole 95 %
+            interval lies outside. None: no band.
     """
 
     label: ClassVar[str] = "gate"
@@ -63,6 +65,16 @@ class GateConfig(StrictConfig):
     max_calibration_error: float | None = Field(None, gt=0)
     require_better_than_constant: bool = True
     max_odds_factor: float = Field(2.0, gt=1)
+    calibration_band: tuple[float, float] | None = (0.8, 1.25)
+
+    @field_validator("calibration_band")
+    @classmethod
+    def _holds_one(cls, band: tuple[float, float] | None) -> tuple[float, float] | None:
+        if band is not None and not 0.0 < band[0] < 1.0 < band[1]:
+            raise ConfigError(
+                "gate.calibration_band lies around 1", list(band), "Try [0.8, 1.25], or null."
+            )
+        return band
 
 
 class ExportConfig(StrictConfig):
@@ -171,10 +183,29 @@ def quality_gate(test: Metrics, bars: GateConfig) -> Verdict:
                 "Look at drift between the splits, or widen the bar.",
             )
         )
+    reasons += _outside_band(test, bars.calibration_band)
     if reasons or not bars.require_better_than_constant:
         return Verdict.of("quality", reasons)
     outcome, reasons = _better_than_constant(test)
     return Verdict("quality", outcome, tuple(reasons))
+
+
+def _outside_band(test: Metrics, band: tuple[float, float] | None) -> list[Reason]:
+    """Why the calibration ratio is not near 1, where its whole interval says so."""
+    low, high = test.calibration_ratio_low, test.calibration_ratio_high
+    if band is None or low is None or high is None or (low <= band[1] and high >= band[0]):
+        return []
+    says = test.calibration_says if isinstance(test, Evaluation) else ""
+    drifted = "The base rate has moved since the validation rows: take newer rows, or set "
+    wrong = "Look at the calibration's report and the weights of the rows, or set "
+    return [
+        Reason(
+            "the interval of mean prediction over mean label on the test split must reach "
+            f"gate.calibration_band [{band[0]:g}, {band[1]:g}]",
+            f"{test.calibration_ratio:.3g} [{low:.3g}, {high:.3g}]{f' ({says})' * bool(says)}",
+            (drifted if says == "drift" else wrong) + "gate.calibration_band=null.",
+        )
+    ]
 
 
 def _odds(probability: float) -> float:

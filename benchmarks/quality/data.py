@@ -67,7 +67,7 @@ class EncodedRows:
         sequences: by name, int32 [rows, L], 0 is padding.
         label: float32 [rows].
         weight: float32 [rows].
-        truth: float64 [rows], the true click probability.
+        truth: float64 [rows], the true click probability; NaN where the log does not carry it.
     """
 
     ids: NDArray[np.int32]
@@ -83,13 +83,16 @@ def encoded_rows(data: DataDirectory, split: str) -> EncodedRows:
     from pipeline.records.dataset import evaluation_batches
 
     sequences = [f"sequence/{sequence.name}" for sequence in data.spec.sequences]
-    names = ["ids", "numeric", "label", "weight", "carry", *sequences]
+    names = ["ids", "numeric", "label", "weight", *sequences]
+    names += ["carry"] if data.spec.carry else []
     parts: dict[str, list[NDArray]] = {name: [] for name in names}
     for batch in evaluation_batches(data, split, BATCH_ROWS):
         for name in names:
             parts[name].append(batch[name].numpy())
     whole = {name: np.concatenate(arrays) for name, arrays in parts.items()}
-    truth = whole["carry"][:, data.spec.carry.index("true_probability")]
+    truth = np.full(len(whole["label"]), np.nan)
+    if "true_probability" in data.spec.carry:
+        truth = whole["carry"][:, data.spec.carry.index("true_probability")]
     return EncodedRows(
         whole["ids"],
         whole["numeric"],

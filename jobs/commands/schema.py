@@ -38,12 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> Answer:
     """Prints the YAML, or writes it to --out; a file that is there is never overwritten."""
-    import os
     from pathlib import Path
 
     from jobs.show.progress import say
     from pipeline.errors import ConfigError
-    from pipeline.paths import is_remote, open_for_reading, reachable
     from pipeline.schema_inference.infer import infer_schema
     from pipeline.step_directory import make_writable, write_atomically
 
@@ -56,12 +54,8 @@ def main(arguments: argparse.Namespace) -> Answer:
         )
     if arguments.sample_rows < 1:
         raise ConfigError("--sample-rows must be 1 or more", arguments.sample_rows)
-    if is_remote(arguments.file):
-        with reachable(arguments.file, "FILE"), open_for_reading(arguments.file):
-            pass
-    elif not os.path.isfile(arguments.file):
-        raise ConfigError("FILE must be a readable file", repr(arguments.file), "Check the path.")
-    inferred = infer_schema(arguments.file, arguments.sample_rows, label=arguments.label)
+    file = _file(arguments.file)
+    inferred = infer_schema(file, arguments.sample_rows, label=arguments.label)
     result = {"schema": inferred.schema.model_dump(mode="json"), "left_out": inferred.left_out}
     if out is None:
         return result, inferred.yaml.rstrip("\n")
@@ -69,3 +63,30 @@ def main(arguments: argparse.Namespace) -> Answer:
     write_atomically(out, inferred.yaml)
     say(f"check {out}, then: clickparity preprocess --schema {out} --input GLOB --out DATA_DIR")
     return {**result, "out": str(out)}, f"{len(inferred.schema.features)} features in {out}"
+
+
+def _file(path: str) -> str:
+    """The file to look at: of a folder the first that has rows.
+
+    Raises:
+        ConfigError: there is none, or it cannot be opened.
+    """
+    import os
+
+    from jobs.show.progress import say
+    from pipeline.errors import ConfigError
+    from pipeline.input_listing import list_inputs
+    from pipeline.paths import is_remote, open_for_reading, reachable
+
+    if is_remote(path):
+        with reachable(path, "FILE"), open_for_reading(path):
+            return path
+    if os.path.isdir(path):
+        files = [file.path for file in list_inputs([path]).files if file.size]
+        if not files:
+            raise ConfigError("FILE must hold rows", f"{path}, a folder of empty files")
+        say(f"looking at {files[0]}, the first of {len(files)} files")
+        return files[0]
+    if not os.path.isfile(path):
+        raise ConfigError("FILE must be a readable file", repr(path), "Check the path.")
+    return path

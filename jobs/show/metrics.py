@@ -32,6 +32,8 @@ def metrics_table(metrics: Evaluation, title: str) -> str:
     ]
     low, high = metrics.auc_low or 0, metrics.auc_high or 0
     rows.insert(1, ["auc, 95 % interval", f"{low:.4f} .. {high:.4f}", ""])
+    ends = _with_interval(metrics, "calibration_ratio")
+    rows.append(["calibration ratio, 95 % interval", f"{ends}: {metrics.calibration_says}", ""])
     if metrics.truth is not None:
         found = dataclasses.asdict(metrics.truth)
         rows += [[name.replace("_", " "), value, ""] for name, value in found.items()]

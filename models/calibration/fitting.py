@@ -12,7 +12,13 @@ from numpy.typing import ArrayLike
 from models import metrics
 from models.calibration.correction import LossCorrection
 from models.calibration.residual import Calibration, IdentityCalibrator, Residual
-from models.calibration.residual_fits import CannotFitError, fit_isotonic, fit_platt
+from models.calibration.residual_fits import (
+    CannotFitError,
+    fit_isotonic,
+    fit_platt,
+    fit_platt_with_prior,
+)
+from models.metrics.calibration_interval import calibration_interval
 from models.metrics.checked_arrays import Array, checked_rows
 from pipeline.errors import ConfigError, DataError
 
@@ -35,6 +41,8 @@ class CalibrationReport:
         raw: metrics of the raw logits.
         corrected: metrics after the loss's correction.
         calibrated: metrics after the residual too, on the rows it was fitted on.
+
+    The metrics hold the calibration ratio's 95 % interval, calibration_ratio_low and _high.
     """
 
     kind: str
@@ -58,11 +66,13 @@ def fit_calibration(
     correction: LossCorrection | None = None,
     residual: ResidualKind = "platt",
     min_clicks: int = 100,
+    clusters: ArrayLike | None = None,
 ) -> tuple[Calibration, CalibrationReport]:
     """The calibration of a trained model, fitted on held-out rows.
 
     The rows must be a sample of what will be served: not down-sampled, or weighted by 1 / rate.
-    Where they do not determine a calibrator the residual is the identity, and the report says why.
+    Where they do not determine a calibrator the residual is the identity, and the report says why; where
+    they have few clicks it is Platt's with a prior at the identity.
 
     Args:
         raw_logits: what the model answers in inference mode, [rows].
@@ -70,8 +80,9 @@ def fit_calibration(
         weight: not negative, [rows]; 1 when None.
         correction: of the loss and the sampling that the model was trained with.
         residual: "platt", "isotonic" or "identity" (none).
-        min_clicks: rows of each class below which nothing is fitted; with n clicks the mean
-            prediction is known to about 1 / sqrt(n).
+        min_clicks: rows of each class below which a prior at the identity is needed; with n clicks the
+            mean prediction is known to about 1 / sqrt(n).
+        clusters: of rows that hang together (an hour, a day), [rows]; for the interval of the ratio.
 
     Raises:
         DataError: impossible label, logit or weight.
@@ -94,32 +105,52 @@ def fit_calibration(
     reason = ""
     if residual in _FITTERS:
         try:
-            _require_both_classes(labels, weights, min_clicks)
-            fitted = _FITTERS[residual](corrected, labels, weights)
+            few = _too_few(labels, weights, min_clicks)
+            if few:
+                reason = f"{few}: {residual} was not fitted, but Platt with a prior at the identity"
+                fitted = fit_platt_with_prior(corrected, labels, weights)
+            else:
+                fitted = _FITTERS[residual](corrected, labels, weights)
         except CannotFitError as error:
             reason = f"{residual} was not fitted: {error}"
     calibration = Calibration(correction, fitted)
     calibrated = fitted.correct(tf.constant(corrected, tf.float64)).numpy()
-    before, between, after = (_metrics(labels, z, weights) for z in (raw, corrected, calibrated))
+    before, between, after = (
+        _metrics(labels, z, weights, clusters) for z in (raw, corrected, calibrated)
+    )
     clicks = float(np.dot(labels, weights))
     return calibration, CalibrationReport(
         fitted.kind, reason, len(labels), clicks, raw=before, corrected=between, calibrated=after
     )
 
 
-def _metrics(labels: Array, z: Array, weights: Array) -> dict[str, float]:
+def _metrics(
+    labels: Array, z: Array, weights: Array, clusters: ArrayLike | None
+) -> dict[str, float]:
+    ratio = calibration_interval(labels, z, weights, clusters)
     return {
         "log_loss": metrics.log_loss(labels, logits=z, weight=weights),
         "normalized_entropy": metrics.normalized_entropy(labels, logits=z, weight=weights),
-        "calibration_ratio": metrics.calibration_ratio(labels, logits=z, weight=weights),
+        "calibration_ratio": ratio.estimate,
+        "calibration_ratio_low": ratio.low,
+        "calibration_ratio_high": ratio.high,
         "expected_calibration_error": metrics.expected_calibration_error(
             labels, logits=z, weight=weights
         ),
     }
 
 
-def _require_both_classes(labels: Array, weights: Array, least: int) -> None:
+def _too_few(labels: Array, weights: Array, least: int) -> str:
+    """Which class has fewer rows than `least`; empty when none has.
+
+    Raises:
+        CannotFitError: a class has none at all.
+    """
+    complaint = ""
     for name, rows in (("clicks", labels == 1), ("rows without a click", labels == 0)):
         count = int((rows & (weights > 0)).sum())
-        if count < max(1, least):
-            raise CannotFitError(f"{count} {name}, fewer than {max(1, least)}")
+        if not count:
+            raise CannotFitError(f"0 {name}, fewer than {max(1, least)}")
+        if count < least and not complaint:
+            complaint = f"{count} {name}, fewer than {least}"
+    return complaint

@@ -7,16 +7,18 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from models.calibration.residual import IsotonicCalibrator, PlattCalibrator
 from models.metrics.checked_arrays import Array
 
-__all__ = ["CannotFitError", "fit_isotonic", "fit_platt"]
+__all__ = ["CannotFitError", "fit_isotonic", "fit_platt", "fit_platt_with_prior"]
 
 MAX_STEPS = 100
 MAX_KNOTS = 50
 CLICKS_PER_KNOT = 50  # a knot's log odds are then known to about 0.14
+PRIOR_LOG_SLOPE, PRIOR_SHIFT = 0.25, 1.0  # standard deviations of the prior at the identity
 
 
 class CannotFitError(Exception):
@@ -74,6 +76,48 @@ def fit_platt(z: Array, labels: Array, weights: Array) -> PlattCalibrator:
     if slope <= 0.0:
         raise CannotFitError(f"the slope would be {slope:.3g}: clicks have the lower logits")
     return PlattCalibrator(slope, float(theta[1]) - slope * centre)
+
+
+def fit_platt_with_prior(z: Array, labels: Array, weights: Array) -> PlattCalibrator:
+    """The most probable slope and shift under a Gaussian prior at the identity: for few clicks.
+
+    With c the mean log odds, t = e^u (z - c) + c + b minimises
+
+        sum of log losses + u^2 / (2 * 0.25^2) + b^2 / (2 * 1^2),
+
+    in which a row of mean weight counts once. Near the identity the rows know b to 1 / sqrt(clicks) where
+    clicks are rare: the prior of b is worth one click, that of u (the slope within a factor 1.28 at one
+    deviation) 16 clicks whose logits have a spread of 1.
+
+    Args:
+        z: log odds, [rows], finite.
+        labels: 0 or 1, [rows], both present with weight.
+        weights: [rows].
+
+    Raises:
+        CannotFitError: the numbers are too large for a minimum to be found.
+    """
+    used = weights > 0
+    z, labels, weights = z[used], labels[used], weights[used] / weights[used].mean()
+    centre = float(np.average(z, weights=weights))
+    x = z - centre
+
+    def loss(theta: Array) -> tuple[float, Array]:
+        u, b = theta
+        scaled = math.exp(u) * x
+        t = scaled + centre + b
+        error = weights * (expit(t) - labels)
+        value = float(np.dot(weights, np.logaddexp(0.0, t) - labels * t))
+        value += u * u / (2 * PRIOR_LOG_SLOPE**2) + b * b / (2 * PRIOR_SHIFT**2)
+        slope = float(np.dot(error, scaled)) + u / PRIOR_LOG_SLOPE**2
+        return value, np.array([slope, float(error.sum()) + b / PRIOR_SHIFT**2])
+
+    # Within these bounds nothing overflows; the prior keeps every sensible fit far inside.
+    found = minimize(loss, np.zeros(2), jac=True, method="L-BFGS-B", bounds=[(-5, 5), (-50, 50)])
+    if not np.isfinite(found.x).all() or not np.isfinite(found.fun):
+        raise CannotFitError("the logits are too large")
+    slope = math.exp(float(found.x[0]))
+    return PlattCalibrator(slope, centre + float(found.x[1]) - slope * centre)
 
 
 class _Bin(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -11,6 +12,8 @@ from pipeline.errors import ConfigError
 from pipeline.strict_config import Changes, StrictConfig, config_error, did_you_mean
 
 __all__ = [
+    "AUTO_EPOCHS",
+    "AveragingConfig",
     "BinaryCrossEntropyConfig",
     "CowClipConfig",
     "EarlyStoppingConfig",
@@ -26,6 +29,7 @@ __all__ = [
 
 EmbeddingOptimizer = Literal["adagrad", "rowwise_adagrad", "lazy_adam", "ftrl", "adam"]
 Metric = Literal["auc", "log_loss"]
+AUTO_EPOCHS = 1.5  # the most that `epochs: auto` runs
 _LOSS_KINDS = ("bce", "pos_weight", "focal")
 _WITHOUT_ACCUMULATOR = ("lazy_adam", "adam")
 
@@ -74,6 +78,24 @@ class EarlyStoppingConfig(StrictConfig):
     metric: Metric = "auc"
     patience: int = Field(1, ge=1)
     min_delta: float = Field(0.0, ge=0)
+
+
+class AveragingConfig(StrictConfig):
+    """The weights that are validated and kept: an average over the last steps, not the last iterate.
+
+    A constant learning rate leaves the weights wandering around where they should be; their mean is
+    nearer (Izmailov et al. 2018, arXiv 1803.05407). Training itself goes on from the last iterate.
+
+    Attributes:
+        kind: tail, the mean over the last steps of an epoch; exponential, a moving average over about as
+            many steps, never reset; none, the last iterate.
+        share: of an epoch's steps that the average is over.
+    """
+
+    label: ClassVar[str] = "train.averaging"
+    shorthand: ClassVar[str | None] = "kind"
+    kind: Literal["tail", "exponential", "none"] = "tail"
+    share: float = Field(0.2, gt=0, le=1)
 
 
 class ScheduleConfig(StrictConfig):
@@ -130,7 +152,8 @@ class TrainConfig(StrictConfig):
 
     Attributes:
         global_batch_size: rows of one step over all replicas together.
-        epochs: passes over the training rows; 1, as CTR models over-fit from the second.
+        epochs: passes over the training rows, at most; "auto": 1, and up to half of a second one where
+            validation says that it helps and no schedule has to know the end.
         seed: of initial weights, row order and dropout.
         learning_rate: of every variable but the embedding tables.
         embedding_learning_rate: of the tables; 0.1 for the Adagrads and FTRL, 0.01 for Adam, lazy or
@@ -145,7 +168,10 @@ class TrainConfig(StrictConfig):
         optimizer: of every variable but the tables.
         embedding_optimizer: of the tables; all but "adam" cost what the batch touches.
         loss: bce, pos_weight or focal; a bare name means its defaults.
-        schedule, scaling, cowclip, early_stopping: see their classes.
+        schedule, scaling, cowclip, averaging: see their classes.
+        early_stopping: see its class. "auto" stops by the validation log loss where validation has clicks
+            enough to tell (`evidence_clicks`) and keeps the best epoch; false runs every epoch.
+        evidence_clicks: clicks, and rows without one, that validation must have for "auto".
         gradient_clip_norm: bound of the global norm over all gradients; None: no bound.
         steps_per_execution: steps inside one call of the compiled function.
         checkpoint_every_steps: what a SIGKILL can lose at most.
@@ -162,13 +188,13 @@ class TrainConfig(StrictConfig):
         reestimate_batches: how many batches for that.
         evaluation_batch_size: rows scored at once in evaluation; it moves logits by rounding only.
         one_epoch_tolerance: a relative rise of the validation log loss after a tenth of the second
-            epoch that is more than this is warned about.
+            epoch that is more than this is warned about; early_stopping "auto" stops there.
     """
 
     label: ClassVar[str] = "train"
     changes: ClassVar[Changes] = Changes.WEIGHTS
     global_batch_size: int = Field(512, ge=1)
-    epochs: int = Field(1, ge=1)
+    epochs: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     seed: int = Field(0, ge=0, lt=2**31)
     learning_rate: float = Field(1e-3, gt=0)
     embedding_learning_rate: float = Field(0.1, gt=0)
@@ -180,7 +206,9 @@ class TrainConfig(StrictConfig):
     schedule: ScheduleConfig = ScheduleConfig()
     scaling: ScalingConfig = ScalingConfig()
     cowclip: CowClipConfig | None = None
-    early_stopping: EarlyStoppingConfig | None = None
+    averaging: AveragingConfig = AveragingConfig()
+    early_stopping: EarlyStoppingConfig | Literal["auto"] | None = "auto"
+    evidence_clicks: int = Field(50, ge=1)
     gradient_clip_norm: float | None = Field(None, gt=0)
     steps_per_execution: Annotated[int, Changes.NOTHING] = Field(16, ge=1)
     checkpoint_every_steps: Annotated[int, Changes.NOTHING] = Field(1000, ge=1)
@@ -191,10 +219,10 @@ class TrainConfig(StrictConfig):
     tables_on: Literal["device", "host"] = "device"
     cross_replica: Literal["auto", "nccl", "hierarchical_copy", "reduction_to_one"] = "auto"
     deterministic: bool = True
-    reestimate_batch_statistics: bool = False
+    reestimate_batch_statistics: bool = True
     reestimate_batches: int = Field(200, ge=1)
     evaluation_batch_size: Annotated[int, Changes.EVALUATION] = Field(8192, ge=1)
-    one_epoch_tolerance: Annotated[float, Changes.NOTHING] = Field(0.005, ge=0)
+    one_epoch_tolerance: float = Field(0.005, ge=0)
 
     @model_validator(mode="before")
     @classmethod
@@ -220,10 +248,45 @@ class TrainConfig(StrictConfig):
             return {**raw, "kind": kind}
         return raw
 
+    @property
+    def max_epochs(self) -> float:
+        """The most passes that are run."""
+        if self.epochs != "auto":
+            return self.epochs
+        # Without stopping nothing decides; a decaying rate must know where it ends.
+        return AUTO_EPOCHS if self.early_stopping and self.schedule.kind == "constant" else 1
+
+    @property
+    def stopping(self) -> EarlyStoppingConfig | None:
+        """The rule by which epochs are stopped and the best one is kept; None: the last one is."""
+        if self.early_stopping != "auto":
+            return self.early_stopping
+        if self.max_epochs == 1:
+            return None
+        # A decaying rate does its best work last.
+        patience = 1 if self.schedule.kind == "constant" else math.ceil(self.max_epochs)
+        return EarlyStoppingConfig(metric="log_loss", patience=patience)
+
     @field_validator("early_stopping", "cowclip", mode="before")
     @classmethod
     def _true_means_defaults(cls, raw: Any) -> Any:
         return {True: {}, False: None}.get(raw, raw) if isinstance(raw, bool) else raw
+
+    @field_validator("epochs", "early_stopping", mode="before")
+    @classmethod
+    def _auto_is_the_only_word(cls, raw: Any) -> Any:
+        if isinstance(raw, str) and raw != "auto" and not raw.isdecimal():
+            raise ConfigError(
+                'train.epochs is a number or "auto", train.early_stopping "auto", true, false or options',
+                repr(raw),
+                "Leave it out: both are auto then.",
+            )
+        return raw
+
+    @field_validator("averaging", mode="before")
+    @classmethod
+    def _name_the_averaging(cls, raw: Any) -> Any:
+        return {"kind": "none"} if raw in (None, False) else AveragingConfig.spelled_out(raw)
 
     @model_validator(mode="after")
     def _refuse_what_cannot_work(self) -> TrainConfig:

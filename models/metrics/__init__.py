@@ -4,6 +4,11 @@ Every function takes `label` [rows] and one of `logits` or `probability` [rows],
 `weight` [rows]. Ranking metrics take any `score` that rises with the probability.
 """
 
+from models.metrics.calibration_interval import (
+    CalibrationVerdict,
+    calibration_interval,
+    calibration_verdict,
+)
 from models.metrics.evaluation import evaluate
 from models.metrics.intervals import (
     Interval,
@@ -31,6 +36,7 @@ from models.metrics.ranking_intervals import ranking_intervals
 
 __all__ = [
     "PAIRED_METRICS",
+    "CalibrationVerdict",
     "Interval",
     "PairedDifference",
     "SeedDeviation",
@@ -39,7 +45,9 @@ __all__ = [
     "auc_interval",
     "average_precision",
     "bootstrap_intervals",
+    "calibration_interval",
     "calibration_ratio",
+    "calibration_verdict",
     "evaluate",
     "expected_calibration_error",
     "log_loss",

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
+from models.metrics.calibration_interval import calibration_interval
 from models.metrics.checked_arrays import Array, checked_rows, ratio
 from models.metrics.intervals import auc_interval, bootstrap_intervals
 from models.metrics.probability import (
@@ -38,6 +39,7 @@ def evaluate(
     top_k: int = 20,
     num_bins: int = 20,
     num_replicates: int = 0,
+    clusters: ArrayLike | None = None,
 ) -> dict[str, Any]:
     """All metrics, overall and per segment.
 
@@ -53,6 +55,8 @@ def evaluate(
             average_precision, toss_metric, log_loss, normalized_entropy and calibration_ratio; 0:
             without these. The expected calibration error has none: a replicate's is larger than the
             rows' own by the noise of the drawing, so its percentiles would miss the truth.
+        clusters: of rows that hang together, an hour or a day, [rows]: the interval of the calibration
+            ratio is then over them (`calibration_interval`).
 
     Returns:
         {"overall": metrics, "segments": {column: {value: metrics}}}, where metrics holds count
@@ -68,8 +72,18 @@ def evaluate(
     if top_k < 1:
         raise ConfigError("top_k must be positive", top_k, "Try 20.")
     labels, z, weights = checked_rows(label, logits, weight)
+    groups = np.zeros((len(labels), 0)) if clusters is None else np.asarray(clusters)
+    if clusters is not None and groups.shape != labels.shape:
+        raise DataError(
+            f"clusters must have the shape [{len(labels)}] of the labels",
+            list(groups.shape),
+            "Give one cluster per row.",
+        )
     sizes = num_bins, num_replicates
-    report: dict[str, Any] = {"overall": _metrics(labels, z, weights, *sizes), "segments": {}}
+    report: dict[str, Any] = {
+        "overall": _metrics(labels, z, weights, groups, *sizes),
+        "segments": {},
+    }
     for name, column in (segments or {}).items():
         if np.shape(column) != labels.shape:
             raise DataError(
@@ -83,10 +97,12 @@ def evaluate(
         values = {}
         for code in order[:top_k]:
             rows = codes == code
-            values[names[code]] = _metrics(labels[rows], z[rows], weights[rows], *sizes)
+            values[names[code]] = _metrics(
+                labels[rows], z[rows], weights[rows], groups[rows], *sizes
+            )
         if len(order) > top_k:
             rows = np.isin(codes, order[top_k:])
-            values[REST] = _metrics(labels[rows], z[rows], weights[rows], *sizes)
+            values[REST] = _metrics(labels[rows], z[rows], weights[rows], groups[rows], *sizes)
         report["segments"][name] = values
     return report
 
@@ -107,7 +123,12 @@ def _encode(column: np.ndarray) -> tuple[list[str], NDArray[np.int64]]:
 
 
 def _metrics(
-    labels: Array, z: Array, weights: Array, num_bins: int, num_replicates: int
+    labels: Array,
+    z: Array,
+    weights: Array,
+    clusters: NDArray[Any],
+    num_bins: int,
+    num_replicates: int,
 ) -> dict[str, Any]:
     interval = auc_interval(labels, z, weights)
     precision = average_precision(labels, z, weights)
@@ -139,6 +160,9 @@ def _metrics(
         }
         for name, ends in drawn.items():
             result[f"{name}_low"], result[f"{name}_high"] = ends.low, ends.high
+    if clusters.ndim == 1:
+        ends = calibration_interval(labels, z, weights, clusters)
+        result["calibration_ratio_low"], result["calibration_ratio_high"] = ends.low, ends.high
     reason = _reason(total, clicks)
     if reason:
         result["undefined"] = reason

@@ -6,7 +6,7 @@ from models.optimizers.factory import make_optimizer
 from models.optimizers.ftrl import RowSparseFtrl
 from models.optimizers.fused import FusedAdam
 from models.optimizers.lazy_adam import LazyAdam
-from models.optimizers.row_sparse import CowClip, RowSparseOptimizer
+from models.optimizers.row_sparse import CowClip, RowAveraging, RowSparseOptimizer
 from models.optimizers.schedule import LearningRate, ScaledRates, scale_rates
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "FusedAdam",
     "LazyAdam",
     "LearningRate",
+    "RowAveraging",
     "RowSparseAdagrad",
     "RowSparseFtrl",
     "RowSparseOptimizer",

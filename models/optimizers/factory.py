@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
@@ -13,7 +14,7 @@ from models.optimizers.composite import CompositeOptimizer
 from models.optimizers.ftrl import RowSparseFtrl
 from models.optimizers.fused import FusedAdam
 from models.optimizers.lazy_adam import LazyAdam
-from models.optimizers.row_sparse import CowClip
+from models.optimizers.row_sparse import CowClip, RowAveraging
 from models.optimizers.schedule import LearningRate, scale_rates
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def make_optimizer(
 
     Args:
         config: validated.
-        steps_per_epoch: at the configured batch size; the schedule ends after `epochs` of them.
+        steps_per_epoch: at the configured batch size; the schedule ends after `max_epochs` of them.
         model: made in the strategy's scope; with `config.tables_on` host, inside `host_tables` too.
         strategy: over the replicas.
         click_pull: of the loss (`models.calibration.correction.click_pull`). A row-sparse optimizer
@@ -61,7 +62,7 @@ def make_optimizer(
             peak,
             kind=config.schedule.kind,
             warmup_steps=rates.warmup_steps,
-            total_steps=config.epochs * steps_per_epoch,
+            total_steps=math.ceil(config.max_epochs * steps_per_epoch),
             final_factor=config.schedule.final_factor,
         )
 
@@ -73,7 +74,12 @@ def make_optimizer(
         start = config.embedding_initial_accumulator
         own: dict[str, Any] = {} if start is None else {"initial_accumulator": start}
         return _SPARSE[config.embedding_optimizer](
-            rate, gradient_scale=1.0 / click_pull, l2=rates.embedding_l2, clip=clip, **own
+            rate,
+            gradient_scale=1.0 / click_pull,
+            l2=rates.embedding_l2,
+            clip=clip,
+            averaging=RowAveraging() if config.averaging.kind != "none" else None,
+            **own,
         )
 
     tables, on_host = model.sparse_variables, config.tables_on == "host"

@@ -14,7 +14,9 @@ import tensorflow as tf
 
 from models.keras2 import keras
 
-__all__ = ["CowClip", "RowSparseOptimizer", "read_rows", "write_rows"]
+__all__ = ["CowClip", "RowAveraging", "RowSparseOptimizer", "read_rows", "write_rows"]
+
+_OFFSET = "offset"  # the slot of RowAveraging
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +57,49 @@ def write_rows(variable: tf.Variable, rows: tf.Tensor, values: tf.Tensor) -> Non
     tf.raw_ops.ResourceScatterUpdate(resource=variable.handle, indices=rows, updates=values)
 
 
+@dataclasses.dataclass
+class RowAveraging:
+    """Average weights of a table at the cost of the rows that a step touches.
+
+    With d_t the change of a row in step t, the average a_t = b_t a_(t-1) + (1 - b_t) w_t lies at
+    w_t + P_t E_t, where P_t is the product of b_2 to b_t and E_t = E_(t-1) - d_t / P_(t-1): a row at
+    rest keeps its E. For the mean over all steps (b_t = (t - 1) / t) that is E -= (t - 1) d_t and
+    P_t = 1 / t. (The averaged perceptron's trick: Daume 2006, section 2.1.)
+
+    Attributes:
+        scale: 1 / P_(t-1) of the step that is being traced, float32; 0: nothing is added.
+        fold: what E is multiplied by after the step, over the whole table; 1 for nothing.
+    """
+
+    scale: tf.Tensor | None = None
+    fold: tf.Tensor | None = None
+
+    def add(self, offset: tf.Variable, rows: tf.Tensor, backwards: tf.Tensor) -> None:
+        """Adds a step.
+
+        Args:
+            offset: E of the table.
+            rows: [n], each at most once.
+            backwards: [n, dim], old weights minus new.
+        """
+        scale, fold = self.scale, self.fold
+        if scale is not None:
+
+            def add() -> tf.Tensor:
+                write_rows(offset, rows, read_rows(offset, rows) + scale * backwards)
+                return tf.constant(0)
+
+            tf.cond(scale > 0.0, add, lambda: tf.constant(0))
+        if fold is not None:
+
+            def multiply() -> tf.Tensor:
+                whole = tf.raw_ops.ReadVariableOp(resource=offset.handle, dtype=tf.float32)
+                tf.raw_ops.AssignVariableOp(resource=offset.handle, value=whole * fold)
+                return tf.constant(0)
+
+            tf.cond(fold != 1.0, multiply, lambda: tf.constant(0))
+
+
 class RowSparseOptimizer(keras.optimizers.Optimizer):
     """Base: sums duplicate rows once, scales, clips, adds L2, hands unique rows to `updated_rows`.
 
@@ -71,6 +116,7 @@ class RowSparseOptimizer(keras.optimizers.Optimizer):
             it in the units that they are given in.
         l2: adds l2 * row to the gradient of each touched row, once however often it occurs.
         clip: CowClip, applied before L2; None for no clipping.
+        averaging: where the average of the weights is and what a step adds to it; None: none is kept.
         name: the optimizer's name.
     """
 
@@ -81,6 +127,7 @@ class RowSparseOptimizer(keras.optimizers.Optimizer):
         gradient_scale: float = 1.0,
         l2: float = 0.0,
         clip: CowClip | None = None,
+        averaging: RowAveraging | None = None,
         name: str,
         **kwargs: Any,
     ) -> None:
@@ -90,6 +137,7 @@ class RowSparseOptimizer(keras.optimizers.Optimizer):
         self.gradient_scale = gradient_scale
         self.l2 = l2
         self.clip = clip
+        self.averaging = averaging
 
     def slot_shapes(self, table: tf.Variable) -> dict[str, tuple[tf.TensorShape, float]]:
         """Shape and initial value of each slot that a table needs, by name."""
@@ -119,7 +167,10 @@ class RowSparseOptimizer(keras.optimizers.Optimizer):
         self._built = True
         made: dict[str, list[tf.Variable]] = {}
         for table in var_list:
-            for name, (shape, initial) in self.slot_shapes(table).items():
+            shapes = self.slot_shapes(table)
+            if self.averaging is not None:
+                shapes = {**shapes, _OFFSET: (table.shape, 0.0)}
+            for name, (shape, initial) in shapes.items():
                 made.setdefault(name, []).append(self._add_slot(table, name, shape, initial))
         self._slots = made  # once it is whole: a tracked dict must not be changed
 
@@ -139,6 +190,11 @@ class RowSparseOptimizer(keras.optimizers.Optimizer):
             )
         self._variables.append(slot)
         return slot
+
+    @property
+    def offsets(self) -> list[tf.Variable]:
+        """For each table of `build` what `RowAveraging` keeps; [] without averaging."""
+        return list(self._slots.get(_OFFSET, ()))
 
     def _rate(self, weights: tf.Tensor) -> tf.Tensor:
         return tf.cast(self.learning_rate, weights.dtype)
@@ -163,7 +219,11 @@ class RowSparseOptimizer(keras.optimizers.Optimizer):
             values = values + self.l2 * weights
         index = self._index_dict[self._var_key(variable)]
         slots = {name: variables[index] for name, variables in self._slots.items()}
-        write_rows(variable, rows, self.updated_rows(weights, values, rows, **slots))
+        offset = slots.pop(_OFFSET, None)
+        updated = self.updated_rows(weights, values, rows, **slots)
+        write_rows(variable, rows, updated)
+        if self.averaging is not None and offset is not None:
+            self.averaging.add(offset, rows, weights - updated)
 
     def get_config(self) -> dict[str, Any]:
         """Hyperparameters as plain data."""

@@ -90,12 +90,22 @@ class Checkpoints:
 
         Returns:
             Its JSON state; None when there is none, and the trackables are as they were.
+
+        Raises:
+            ConfigError: it is of another version, whose training had other variables.
         """
         for candidate in self._states()[::-1]:
             complaint = _complaint(candidate)
             if complaint is None:
                 status = self._checkpoint.read(str(candidate / "variables"))
-                status.assert_existing_objects_matched()
+                try:
+                    status.assert_existing_objects_matched()
+                except AssertionError:
+                    raise ConfigError(
+                        "a checkpoint must hold every variable of the training",
+                        f"{candidate}, which lacks some: another version made it",
+                        f"Delete {self.directory} to train from the start.",
+                    ) from None
                 state: dict[str, Any] = json.loads((candidate / "state.json").read_text())
                 return state
             _LOG.warning(

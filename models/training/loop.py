@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -24,8 +25,9 @@ from models.layers.host_tables import host_tables
 from models.losses import ClickLoss, resolve_loss
 from models.optimizers import make_optimizer
 from models.run_directory import RunDirectory
+from models.training.averaging import WeightAverage
 from models.training.batch_source import BatchSource
-from models.training.batch_statistics import reestimate_batch_statistics
+from models.training.batch_statistics import follow_number_of_steps, reestimate_batch_statistics
 from models.training.checkpoints import Checkpoints
 from models.training.process import layer_precision, sigterm_event
 from models.training.progress import TrainingProgress
@@ -40,6 +42,7 @@ from pipeline.errors import DivergedError, Interrupted
 
 __all__ = ["Training"]
 
+_LOG = logging.getLogger(__name__)
 _BEST = "checkpoints/best.npz"
 
 
@@ -57,6 +60,7 @@ class Training:
         position: what is done so far; with the variables of `model` and `optimizer` the whole state.
         model: built in the scope of `strategy`.
         optimizer: likewise.
+        average: of the weights, which is validated and kept; None: the last iterate is.
 
     Raises:
         ConfigError: the replicas cannot share the batch equally.
@@ -83,13 +87,30 @@ class Training:
             self.strategy,
             click_pull(self._loss, source.label_rate),
         )
+        self.average: WeightAverage | None = None
+        if config.averaging.kind != "none":
+            self.average = WeightAverage(
+                config.averaging, source.steps_per_epoch, self.model, self.optimizer, self.strategy
+            )
         run.save_spec(source.spec)
+        trackables = {"model": self.model, "optimizer": self.optimizer, "average": self.average}
         self._checkpoints = Checkpoints(
-            run.checkpoints, config.keep_checkpoints, model=self.model, optimizer=self.optimizer
+            run.checkpoints,
+            config.keep_checkpoints,
+            **{name: value for name, value in trackables.items() if value is not None},
         )
         self.position = Position.restored(self._checkpoints.restore())
+        self._stopping = config.stopping
+        self._max_steps = math.ceil(config.max_epochs * source.steps_per_epoch)
+        if source.validation is None:
+            self._go_without("no validation rows")
         self._train_steps = TrainSteps(
-            self.model, self.optimizer, ClickLoss(self._loss), self.strategy, xla=config.xla
+            self.model,
+            self.optimizer,
+            ClickLoss(self._loss),
+            self.strategy,
+            average=self.average,
+            xla=config.xla,
         )
         self._is_compiled = False  # until then a call is not timed: compilation is most of it
         self._logits_of: Callable[..., tf.Tensor] | None = None  # compiled by the first validation
@@ -101,6 +122,7 @@ class Training:
             keras.utils.set_random_seed(config.seed)
             model = build_model(model_config, source.spec)
             model.prior_logit.assign(prior_logit(self._loss, source.label_rate))
+        follow_number_of_steps(model, source.steps_per_epoch)
         return model
 
     def run(self, show: bool = False) -> TrainResult:
@@ -115,17 +137,17 @@ class Training:
             Interrupted: on SIGTERM, after saving.
         """
         config, position = self._config, self.position
-        total_steps = config.epochs * self._source.steps_per_epoch
         with (
             TrainingProgress(
-                self._directory.logs, total_steps, config.global_batch_size, show=show
+                self._directory.logs, self._max_steps, config.global_batch_size, show=show
             ) as self._progress,
             sigterm_event() as self._terminated,
         ):
             self._announce()
-            while position.epoch < config.epochs and not position.stopped:
+            while position.global_step < self._max_steps and not position.stopped:
                 self._train_epoch()
-                self._end_epoch()
+                if not position.stopped:
+                    self._end_epoch()
             self._restore_best_epoch()
         return self._finish()
 
@@ -141,11 +163,11 @@ class Training:
 
     def _train_epoch(self) -> None:
         """The steps that are left of this epoch, with what falls due between them."""
-        position, source = self.position, self._source
+        position = self.position
         iterator = distributed_batches(
-            self.strategy, source.training(position.epoch, position.step)
+            self.strategy, self._source.training(position.epoch, position.step)
         )
-        while position.step < source.steps_per_epoch:
+        while position.step < self._epoch_steps and not position.stopped:
             self._run_steps(iterator, self._next_steps())
             if position.epoch == 1 and position.step == self._early_step:
                 self._look_early()
@@ -157,7 +179,7 @@ class Training:
         """Up to the next thing to do: a checkpoint, the early look, the epoch's end."""
         position, every = self.position, self._config.checkpoint_every_steps
         stops = [every - position.global_step % every]
-        stops.append(self._source.steps_per_epoch - position.step)
+        stops.append(self._epoch_steps - position.step)
         if position.epoch == 1 and self._early_step > position.step:
             stops.append(self._early_step - position.step)
         return min(self._config.steps_per_execution, *stops)
@@ -165,7 +187,7 @@ class Training:
     def _run_steps(self, iterator: Iterator[Any], num_steps: int) -> None:
         position = self.position
         started_s = time.perf_counter()
-        sums = self._train_steps(iterator, tf.constant(num_steps))
+        sums = self._train_steps(iterator, tf.constant(num_steps), tf.constant(self._averaged))
         loss_sum, weight = (float(total) for total in sums)
         seconds = time.perf_counter() - started_s
         position.advance(num_steps, loss_sum, weight, seconds if self._is_compiled else None)
@@ -186,27 +208,82 @@ class Training:
         )
 
     @property
+    def _epoch_steps(self) -> int:
+        """Steps of this epoch: the last one may end before all rows were seen."""
+        steps = self._source.steps_per_epoch
+        return min(steps, self._max_steps - self.position.epoch * steps)
+
+    @property
     def _early_step(self) -> int:
         """A tenth into the second epoch, where over-fitting to repeated rows first shows."""
         return math.ceil(self._source.steps_per_epoch / 10)
 
-    def _look_early(self) -> None:
-        found = self._validation()
-        warning = found and self.position.overfitting(found, self._config.one_epoch_tolerance)
-        if warning:
-            self._progress.say(warning)
+    @property
+    def _averaged(self) -> int:
+        """Steps that the average covers; below 1: not begun.
 
-    def _end_epoch(self) -> None:
-        """Statistics, validation, history and a checkpoint; the best epoch's weights are kept."""
+        Before the early look at the second epoch it is over the steps of that epoch, else over the last
+        `length` steps, as far as they are this side of that look.
+        """
+        if self.average is None:
+            return 0
+        position, start = self.position, self._epoch_steps - self.average.length
+        if position.epoch == 1:
+            is_early = position.early_validation is None
+            start = 0 if is_early else max(start, self._early_step)
+        return self.average.steps_before(position.step, position.global_step, start)
+
+    @contextlib.contextmanager
+    def _averaged_weights(self) -> Iterator[None]:
+        """The model has the averaged weights inside, with statistics re-estimated for them."""
         config, position, model = self._config, self.position, self.model
+        covered = self._averaged
+        if self.average is not None:
+            self.average.put_in(covered)
         if config.reestimate_batch_statistics and model.has_batch_statistics:
             sample = self._source.training(position.epoch, 0).take(config.reestimate_batches)
             reestimate_batch_statistics(model, sample)
-        improved = position.end_epoch(
-            self._validation(), config.early_stopping, config.global_batch_size
-        )
-        if config.early_stopping and improved:
-            self._directory.save_weights(model, _BEST)
+        yield
+        if self.average is not None and not position.stopped:
+            self.average.take_out(covered)
+
+    def _look_early(self) -> None:
+        """A tenth into the second epoch: what over-fits there is stopped there, or warned about.
+
+        Where validation chooses the number of epochs these weights are a choice, too.
+        """
+        position, config = self.position, self._config
+        with self._averaged_weights():
+            found = self._validation() or {}
+            stopping = self._stopping if config.early_stopping == "auto" else None
+            complaint = position.overfitting(found, config.one_epoch_tolerance)
+            position.stopped = stopping is not None and complaint is not None
+            if stopping and position.improves(found, stopping):
+                self._directory.save_weights(self.model, _BEST)
+        if complaint and position.stopped:
+            self._progress.say(f"{complaint}: stopped")
+            position.end_epoch(found, None, config.global_batch_size)
+            self._record_epoch()
+        elif complaint:
+            remedy = "Set train.epochs=1, or train.early_stopping=true to keep the best epoch."
+            self._progress.say(f"warning: {complaint}. {remedy}")
+
+    def _end_epoch(self) -> None:
+        """Validation, history and a checkpoint; the best epoch's weights are kept.
+
+        After the last epoch the averaged weights stay in the model.
+        """
+        config, position = self._config, self.position
+        with self._averaged_weights():
+            validation = self._validation()
+            improved = position.end_epoch(validation, self._stopping, config.global_batch_size)
+            position.stopped |= position.global_step >= self._max_steps
+            if improved and not position.stopped:
+                self._directory.save_weights(self.model, _BEST)
+        self._record_epoch()
+
+    def _record_epoch(self) -> None:
+        position = self.position
         self._directory.write_history(position.history)
         self._progress.epoch(position.history[-1])
         self._save()
@@ -219,7 +296,27 @@ class Training:
         held_out = self._source.validation()
         if self._logits_of is None:
             self._logits_of = compiled_logits(self.model, held_out)
-        return validation_metrics(score_batches(self._logits_of, held_out))
+        predictions = score_batches(self._logits_of, held_out)
+        lack = predictions.lack_of_evidence(self._config.evidence_clicks)
+        if lack:
+            self._go_without(lack)
+        return validation_metrics(predictions)
+
+    def _go_without(self, lack: str) -> None:
+        """Validation cannot choose the number of epochs: `auto` is one, a given number is run."""
+        config = self._config
+        if config.early_stopping != "auto" or self._stopping is None:
+            return
+        self._stopping = None
+        if config.epochs == "auto":
+            self._max_steps = self._source.steps_per_epoch
+        _LOG.warning(
+            "validation cannot choose the number of epochs (%s): %g run; lower "
+            "train.evidence_clicks, give the schema's split a larger validation share, or set "
+            "train.epochs and train.early_stopping=false",
+            lack,
+            self._max_steps / self._source.steps_per_epoch,
+        )
 
     def _save(self) -> None:
         self._checkpoints.save(self.position.global_step, dataclasses.asdict(self.position))
@@ -234,9 +331,11 @@ class Training:
 
     def _restore_best_epoch(self) -> None:
         position = self.position
-        if self._config.early_stopping and position.best_epoch != position.epoch - 1:
+        if position.best_value is not None and position.best_step != position.global_step:
             self._directory.load_weights(self.model, _BEST)
-            self._progress.say(f"kept the weights of epoch {position.best_epoch + 1}")
+            self._progress.say(
+                f"kept the weights of epoch {position.best_epoch + 1}, step {position.best_step}"
+            )
 
     def _finish(self) -> TrainResult:
         """Writes the weights, then the result, by which the run counts as trained."""
@@ -244,7 +343,8 @@ class Training:
         result = TrainResult(
             epochs=position.epoch,
             global_step=position.global_step,
-            best_epoch=position.best_epoch if self._config.early_stopping else position.epoch - 1,
+            best_epoch=position.epoch - 1 if position.best_value is None else position.best_epoch,
+            best_step=position.global_step if position.best_value is None else position.best_step,
             examples_per_s=position.history[-1]["examples_per_s"],
             loss=self._loss.model_dump(),
             history=position.history,

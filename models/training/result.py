@@ -19,6 +19,7 @@ class TrainResult:
         examples_per_s: rows trained per second of this process's last epoch; 0 if it had none.
         loss: the resolved loss, plain data: what `models.calibration` corrects for.
         history: one record an epoch.
+        best_step: global step whose weights were kept; None in what earlier versions wrote.
         replicas: devices that shared each global batch equally.
     """
 
@@ -28,4 +29,5 @@ class TrainResult:
     examples_per_s: float
     loss: dict[str, Any]
     history: list[dict[str, Any]]
+    best_step: int | None = None
     replicas: int = 1

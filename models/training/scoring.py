@@ -44,6 +44,19 @@ class Predictions:
     weight: np.ndarray
     carry: np.ndarray
 
+    def lack_of_evidence(self, least: int) -> str:
+        """Why these rows cannot choose between two models; empty when they can.
+
+        Args:
+            least: rows with weight that each class must have.
+        """
+        counted = self.label[self.weight > 0]
+        clicks = int((counted == 1).sum())
+        for name, count in (("clicks", clicks), ("rows without a click", len(counted) - clicks)):
+            if count < least:
+                return f"{count} validation {name} with weight, fewer than {least}"
+        return ""
+
 
 def score_split(
     model: CTRModel, data: DataDirectory, split: str, batch_size: int = 8192
@@ -92,10 +105,10 @@ def score_batches(logits_of: Callable[..., tf.Tensor], batches: tf.data.Dataset)
 
 
 def validation_metrics(predictions: Predictions) -> dict[str, float]:
-    """Exact AUC and the log loss of the raw logits, weighted; no AUC where a class is missing."""
+    """Exact AUC and the log loss of the raw logits, weighted; what is not defined is left out."""
     label, weight = predictions.label, predictions.weight
-    metrics = {"log_loss": log_loss(label, logits=predictions.logit, weight=weight)}
-    area = auc(label, predictions.logit, weight)
-    if not math.isnan(area):
-        metrics["auc"] = area
-    return metrics
+    metrics = {
+        "log_loss": log_loss(label, logits=predictions.logit, weight=weight),
+        "auc": auc(label, predictions.logit, weight),
+    }
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}

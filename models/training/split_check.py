@@ -43,7 +43,7 @@ def check_splits(data: DataDirectory, config: TrainConfig) -> None:
                 f"{kind} in {rows:,} rows",
                 "Correct the schema's `label` or `split`, or preprocess more data.",
             )
-        stopping = config.early_stopping
+        stopping = config.stopping
         if split == "validation" and stopping is not None and stopping.metric == "auc":
             raise ConfigError(
                 "early stopping by AUC needs clicks and rows without one in the validation split",

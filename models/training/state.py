@@ -26,6 +26,7 @@ class Position:
     early_validation: dict[str, float] | None = None
     best_value: float | None = None
     best_epoch: int = 0
+    best_step: int = 0
     stopped: bool = False
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
@@ -65,22 +66,33 @@ class Position:
         )
         improved = False
         if early_stopping is not None and validation is not None:
-            if early_stopping.metric not in validation:
-                raise ConfigError(
-                    "early stopping on auc needs clicks and non-clicks in the validation split",
-                    "labels of one kind only",
-                    "Set train.early_stopping.metric=log_loss, or preprocess more rows.",
-                )
-            value = validation[early_stopping.metric]
-            value = value if early_stopping.metric == "auc" else -value
-            bar = -math.inf if self.best_value is None else self.best_value
-            improved = value > bar + early_stopping.min_delta
-            if improved:
-                self.best_value, self.best_epoch = value, self.epoch
+            improved = self.improves(validation, early_stopping)
             self.stopped = self.epoch - self.best_epoch >= early_stopping.patience
         self.epoch += 1
         self.step, self.loss_sum, self.weight = 0, 0.0, 0.0
         self.timed_steps, self.seconds, self.early_validation = 0, 0.0, None
+        return improved
+
+    def improves(self, validation: dict[str, float], early_stopping: EarlyStoppingConfig) -> bool:
+        """Whether these weights are the best so far; if so, it is remembered.
+
+        Raises:
+            ConfigError: the metric is not defined on these rows.
+        """
+        if early_stopping.metric not in validation:
+            raise ConfigError(
+                f"early stopping on {early_stopping.metric} needs clicks and non-clicks in the "
+                "validation split",
+                "labels of one kind only",
+                "Set train.early_stopping.metric=log_loss, or preprocess more rows.",
+            )
+        value = validation[early_stopping.metric]
+        value = value if early_stopping.metric == "auc" else -value
+        bar = -math.inf if self.best_value is None else self.best_value
+        improved = value > bar + early_stopping.min_delta
+        if improved:
+            self.best_value, self.best_epoch = value, self.epoch
+            self.best_step = self.global_step
         return improved
 
     def overfitting(self, validation: dict[str, float], tolerance: float) -> str | None:
@@ -91,15 +103,15 @@ class Position:
             tolerance: relative rise of the log loss that is let pass.
 
         Returns:
-            The warning for the user, or None.
+            The complaint, or None.
         """
         self.early_validation = validation
         before = (self.history[-1]["validation"] or {}).get("log_loss")
-        after = validation["log_loss"]
-        if before is None or after <= before * (1.0 + tolerance):
+        after = validation.get("log_loss")
+        if before is None or after is None or after <= before * (1.0 + tolerance):
             return None
         return (
-            f"warning: validation log loss jumped from {before:.4f} to {after:.4f} at the start of "
+            f"validation log loss jumped from {before:.4f} to {after:.4f} at the start of "
             f"epoch {self.epoch + 1}: the model over-fits from its second look at a row on, as CTR "
-            "models do. Set train.epochs=1, or train.early_stopping=true to keep the best epoch."
+            "models do"
         )

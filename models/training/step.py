@@ -15,6 +15,7 @@ import tensorflow_recommenders as tfrs
 
 from models.losses import ClickLoss, sum_over_replicas
 from models.optimizers import CompositeOptimizer
+from models.training.averaging import WeightAverage
 from models.training.host_memory import keep_freed_memory
 from models.training.strategy import values_by_replica
 from pipeline.records.encoded import model_inputs
@@ -35,6 +36,7 @@ class TrainSteps:
         optimizer: built in the strategy's scope, for `model.trainable_variables`.
         loss: per-example loss, summed.
         strategy: over the replicas.
+        average: of the weights, updated in every step of its window; None: none is kept.
         xla: compile forward and backward pass; updates and sums over replicas stay outside.
     """
 
@@ -45,8 +47,10 @@ class TrainSteps:
         loss: ClickLoss,
         strategy: tf.distribute.Strategy,
         *,
+        average: WeightAverage | None = None,
         xla: bool = False,
     ) -> None:
+        self._average = average
         self._model, self._optimizer, self._strategy = model, optimizer, strategy
         self._variables = model.trainable_variables
         self._task = tfrs.tasks.Ranking(loss=loss)
@@ -56,7 +60,7 @@ class TrainSteps:
         self._compiled = tf.function(self._several_steps, reduce_retracing=True)
 
     def __call__(
-        self, iterator: Iterator[Any], num_steps: tf.Tensor
+        self, iterator: Iterator[Any], num_steps: tf.Tensor, averaged: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Trains on the next batches.
 
@@ -64,20 +68,24 @@ class TrainSteps:
             iterator: over distributed global batches.
             num_steps: how many of them, an integer scalar. Every number of steps runs the same
                 graph, so that where a run is cut changes no bit.
+            averaged: steps that the average of the weights covers before them, an int32 scalar; below 1
+                as many are left until it begins.
 
         Returns:
             (sum of weighted losses, sum of weights) of those steps, float64 scalars.
         """
         keep_freed_memory()  # here, not earlier: making the iterator had set it otherwise
-        result: tuple[tf.Tensor, tf.Tensor] = self._compiled(iterator, num_steps)
+        result: tuple[tf.Tensor, tf.Tensor] = self._compiled(
+            iterator, num_steps, tf.constant(0) if averaged is None else averaged
+        )
         return result
 
     def _several_steps(
-        self, iterator: Iterator[Any], num_steps: tf.Tensor
+        self, iterator: Iterator[Any], num_steps: tf.Tensor, averaged: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         loss_total, weight_total = tf.zeros([], tf.float64), tf.zeros([], tf.float64)
-        for _ in tf.range(num_steps):
-            outputs = self._one_step(next(iterator))
+        for index in tf.range(num_steps):
+            outputs = self._averaged_step(next(iterator), averaged + index + 1)
             loss_sum, weight = (
                 tf.cast(
                     self._strategy.reduce(tf.distribute.ReduceOp.SUM, part, axis=None), tf.float64
@@ -88,6 +96,16 @@ class TrainSteps:
             loss_total += loss_sum
             weight_total += weight
         return loss_total, weight_total
+
+    def _averaged_step(self, batch: Batch, t: tf.Tensor) -> tuple[Any, Any]:
+        """A step, counted as number t of the average's window."""
+        average = self._average
+        if average is None:
+            return self._one_step(batch)
+        average.trace_scales(t)
+        outputs = self._one_step(batch)
+        self._strategy.run(average.update_dense, args=(t,))
+        return outputs
 
     def _one_step(self, batch: Batch) -> tuple[Any, Any]:
         """(loss sum, weight) of each replica."""

@@ -21,16 +21,17 @@ _SLOTS = {
 
 
 def table_bytes(spec: EncodedSpec, model: ModelConfig, train: TrainConfig) -> int:
-    """What the fused table and its optimizer's slots take at least.
+    """What the fused table, its optimizer's slots and its average take at least.
 
     Args:
         spec: with the sizes of the vocabularies.
         model: dimension and compression.
-        train: the tables' optimizer.
+        train: the tables' optimizer and averaging.
     """
     rows = field_rows(spec, model.embedding.compression).values()
     num_rows = sum({r.offset: r.num_rows for r in rows}.values())
-    numbers = num_rows * model.embedding_dim * (1 + _SLOTS.get(train.embedding_optimizer, 0))
+    copies = 1 + _SLOTS.get(train.embedding_optimizer, 0) + (train.averaging.kind != "none")
+    numbers = num_rows * model.embedding_dim * copies
     if train.embedding_optimizer == "rowwise_adagrad":
         numbers += num_rows
     return numbers * _FLOAT_BYTES
@@ -53,6 +54,6 @@ def check_tables_fit(spec: EncodedSpec, model: ModelConfig, train: TrainConfig) 
         f"train.embedding_optimizer={train.embedding_optimizer}, of {free:,} available; the largest "
         f"feature is {largest.name} with {largest.num_rows:,} rows",
         "Set model.embedding.compression=quotient_remainder, a smaller model.embedding_dim, "
-        "train.embedding_optimizer=rowwise_adagrad, or a larger `min_count` or smaller "
+        "train.embedding_optimizer=rowwise_adagrad, train.averaging=none, or a larger `min_count` or smaller "
         "`max_vocab_size` of the feature in the schema; or use a machine with more memory.",
     )

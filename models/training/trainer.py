@@ -62,7 +62,7 @@ def train_on(
     progress: bool = False,
 ) -> TrainResult:
     """`train` over any source of batches."""
-    if config.early_stopping and source.validation is None:
+    if config.early_stopping not in (None, "auto") and source.validation is None:
         raise ConfigError(
             "early stopping needs validation rows",
             "0 rows in the validation split",

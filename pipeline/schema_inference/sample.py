@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, reason_of
 from pipeline.paths import local_copy, open_for_reading
 from pipeline.schema import (
     DEFAULT_MISSING,
@@ -31,7 +31,9 @@ from pipeline.schema import (
 )
 from pipeline.sources.decoding import DECODING_ERRORS, detect_encoding, open_text, read_some
 from pipeline.sources.json_text import parse_json
+from pipeline.sources.lines import bounded_lines
 from pipeline.sources.parquet import flatten_records
+from pipeline.sources.reading import MAX_LINE_BYTES
 from pipeline.sources.text_parsers import flatten_object
 from pipeline.values import ColumnRule, from_python, to_text
 from pipeline.values.lists import ITEM_MARK
@@ -45,6 +47,7 @@ _SNIFFED_LINES = 200
 _ITEMS = ITEM_MARK
 _COMMA_NUMBER = r"^[+-]?([0-9]{1,3}(\.[0-9]{3})+|[0-9]+)(,[0-9]+)?$"
 _IMAGE_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM")
+_MOST_BYTES = 256 << 20  # of text in a sample
 _MAX_EXAMPLES = 20_000  # Examples are read in Python, one by one
 
 
@@ -83,7 +86,7 @@ def read_sample(path: str | Path, sample_rows: int) -> Sample:
             raise
         raise DataError(
             "a schema is inferred from a file that can be read",
-            f"{path} ({type(error).__name__}: {str(error).splitlines()[0][:200]})",
+            f"{path} ({type(error).__name__}: {reason_of(error)[:200]})",
             "Is the file whole? Fetch it again, or name another.",
         ) from None
 
@@ -102,11 +105,14 @@ def _read_sample(path: str, sample_rows: int) -> Sample:
     if len(first) >= 12 and first[4:8] == b"\0\0\0\0":
         return _examples(path, sample_rows)
     with open_text(path, encoding) as text:
-        lines = list(itertools.islice(text, sample_rows + 1))
-    lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
+        bounded = bounded_lines(text, MAX_LINE_BYTES, _MOST_BYTES)
+        lines = list(itertools.islice(bounded, sample_rows + 1))
+    lines[:1] = [line.removeprefix(b"\xef\xbb\xbf") for line in lines[:1]]
     lines = [line for line in lines if line.strip(b"\r\n")]
     if not lines:
-        raise DataError("a schema is inferred from a file with rows", f"{path}, all lines empty")
+        raise DataError(
+            "a schema is inferred from a file with rows", f"{path}, all lines empty or beyond 1 MiB"
+        )
     if lines[0].lstrip().startswith(b"{"):
         return _json_lines(path, lines, sample_rows)
     return _csv(path, lines, sample_rows)

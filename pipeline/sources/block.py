@@ -22,6 +22,7 @@ class Block:
             "to the end", used for files that cannot be split), or row groups of Parquet.
         columns: the columns of this file, in file order; empty when the format names them itself.
         encoding: how a text file stores its lines.
+        constants: (column, value) that hold for every row of the file: its folder's `dt=2024-01-01`.
     """
 
     index: int
@@ -30,6 +31,7 @@ class Block:
     end: int
     columns: tuple[str, ...] = ()
     encoding: TextEncoding = TextEncoding()
+    constants: tuple[tuple[str, str], ...] = ()
 
     @property
     def path(self) -> str:

@@ -10,9 +10,10 @@ import csv
 import dataclasses
 import io
 import itertools
+from collections.abc import Sequence
 
 from pipeline.errors import ClickparityError, ConfigError, DataError
-from pipeline.input_listing import InputFile, InputListing, check_unchanged
+from pipeline.input_listing import InputFile, InputListing, check_unchanged, partition_values
 from pipeline.paths import open_for_reading
 from pipeline.schema import CsvFormat, ExamplesFormat, FeatureSchema, JsonLinesFormat, ParquetFormat
 from pipeline.sources.block import Block
@@ -62,8 +63,9 @@ def plan_blocks(
                 f"{type(error).__name__}: {error}",
                 "Repair or remove the file, or correct `source` in the schema.",
             ) from None
+        constants = _constants(schema, file.path, columns)
         try:
-            this = schema.resolve(columns)
+            this = schema.resolve([*columns, *(c for c in constants if c not in columns)])
         except ConfigError as error:
             raise ConfigError(f"{file.path}: {error.rule}", error.received, error.remedy) from None
         if resolved is not None and this != resolved:
@@ -75,12 +77,24 @@ def plan_blocks(
         resolved = this
         in_text = columns if isinstance(schema.source, CsvFormat) else ()
         for start, end in pieces:
-            blocks.append(Block(len(blocks), file, start, end, tuple(in_text), encoding))
+            given = tuple(constants.items())
+            blocks.append(Block(len(blocks), file, start, end, tuple(in_text), encoding, given))
     if resolved is None:
         raise DataError(
             "the input must have rows", f"{len(files)} empty file(s), {files[0].path} first"
         )
     return InputPlan(resolved, listing, tuple(blocks))
+
+
+def _constants(schema: FeatureSchema, path: str, columns: Sequence[str]) -> dict[str, str]:
+    """Columns that the schema names, the file may lack, and its folders give a value."""
+    # Each row of these has columns of its own.
+    by_row = isinstance(schema.source, (JsonLinesFormat, ExamplesFormat))
+    return {
+        column: value
+        for column, value in partition_values(path).items()
+        if column in schema.columns and (by_row or column not in columns)
+    }
 
 
 def _cut(

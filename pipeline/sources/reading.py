@@ -5,16 +5,20 @@ Numbers are float64 with NaN for missing; texts are binary with the empty text f
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from pipeline.errors import DataError
 from pipeline.schema import ExamplesFormat, FeatureSchema, ImageColumn, ParquetFormat
 from pipeline.sources.block import Block
 from pipeline.sources.chunk import Chunk, Parsed, Reject
 from pipeline.sources.text import read_text
 from pipeline.sources.values import bad_rows, load_images
+from pipeline.values import column_rules, conform
 
 __all__ = ["MAX_LINE_BYTES", "Chunk", "Reject", "read_block"]
 
@@ -46,6 +50,7 @@ def read_block(
     block.check_unchanged()
     try:
         for parsed in _parsed(block, schema, max_line_bytes, chunk_bytes):
+            parsed = _with_constants(parsed, block, schema)
             yield from _checked(parsed, block.path, schema, first_row)
             first_row += parsed.num_rows
     except Exception:
@@ -66,6 +71,30 @@ def _parsed(
 
         return read_examples(block, schema)
     return read_text(block, schema, max_line_bytes, chunk_bytes)
+
+
+def _with_constants(parsed: Parsed, block: Block, schema: FeatureSchema) -> Parsed:
+    """The rows with the values that their file's folders give where they have none, read as a file's texts.
+
+    Raises:
+        DataError: one is no number where the schema wants a number.
+    """
+    table, rules = parsed.table, column_rules(schema)
+    for name, value in block.constants:
+        place = table.column_names.index(name)
+        try:
+            one = conform(pa.table({name: [value]}), rules)[name]
+        except (ValueError, pa.ArrowException) as error:
+            raise DataError(
+                f"a folder's value must be one of its column: {error}",
+                f"{name}={value} in {block.path}",
+                "Rename the folder, or leave the column out of the schema.",
+            ) from None
+        own = table[name]
+        is_number = pa.types.is_floating(own.type)
+        missing = pc.is_nan(own) if is_number else pc.equal(pc.binary_length(own), 0)
+        table = table.set_column(place, name, pc.if_else(missing, one[0], own))
+    return dataclasses.replace(parsed, table=table)
 
 
 def _checked(parsed: Parsed, path: str, schema: FeatureSchema, first_row: int) -> Iterator[Chunk]:

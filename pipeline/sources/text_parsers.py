@@ -69,6 +69,7 @@ class _CsvReader:
     ) -> None:
         self._source, self._rules, self._nulls = source, rules, nulls
         self._in_file, self._wanted = list(block.columns), list(rules)
+        self._lacks_some = bool(block.constants)
 
     def __call__(self, text: bytes, num_rows: int, native: set[str]) -> pa.Table:
         """Reads `num_rows` rows; the columns of `native` as float64.
@@ -85,6 +86,7 @@ class _CsvReader:
         convert = pa.csv.ConvertOptions(
             column_types={c: pa.float64() if c in native else pa.binary() for c in self._wanted},
             include_columns=self._wanted,
+            include_missing_columns=self._lacks_some,
             null_values=self._nulls,
             strings_can_be_null=False,
             check_utf8=False,  # checked once for the whole chunk, faster

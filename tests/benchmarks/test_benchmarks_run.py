@@ -93,3 +93,15 @@ def test_all_says_what_was_skipped_and_what_failed(tmp_path: Path, monkeypatch, 
         "model_quality: done, a bar is missed",
     ]
     assert every.main(["--out", str(tmp_path / "out"), "--only", "preprocess"]) == 0
+
+
+def test_recipe(tmp_path: Path):
+    found, text = figures(tmp_path, "recipe", "--workdir", str(tmp_path / "work"))
+    (log,) = found["logs"]
+    assert {"default", "one epoch, last iterate"} <= log["metrics"].keys()
+    assert {(c["ours"], c["metric"]) for c in log["comparisons"]} == {
+        ("default", "auc"),
+        ("default", "log_loss"),
+    }
+    assert 1.0 <= log["steps"] <= 1.5
+    assert "| synthetic tiny" in text

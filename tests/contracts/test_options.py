@@ -34,7 +34,7 @@ def test_what_an_option_states_goes_before_what_its_section_states() -> None:
     assert {"seed", "global_batch_size", "loss", "precision"} <= set(weights)
     assert options_that_change(CONFIG.train, Changes.EVALUATION) == {"evaluation_batch_size": 8192}
     assert set(options_that_change(CONFIG.train, Changes.NOTHING)) == {
-        "steps_per_execution", "checkpoint_every_steps", "keep_checkpoints", "one_epoch_tolerance"
+        "steps_per_execution", "checkpoint_every_steps", "keep_checkpoints"
     }  # fmt: skip
     assert options_that_change(CONFIG.model, Changes.WEIGHTS) == CONFIG.model.model_dump(
         mode="json"

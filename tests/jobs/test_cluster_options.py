@@ -45,3 +45,22 @@ def test_beam_knows_them(options: list[str]) -> None:
 def test_a_flink_that_beam_has_no_job_server_for() -> None:
     with pytest.raises(ConfigError, match=r"flink_version.*1\.18"):
         check_beam_options([*FLINK, "--flink_version=1.18"])
+
+
+@pytest.mark.parametrize(
+    "options, phrase",
+    [
+        (
+            ["--runner=FlinkRuner"],
+            r"must be a runner that Beam has.*FlinkRuner.*Allowed: .*FlinkRunner",
+        ),
+        (["--runner=os.path"], "must be a runner that Beam has"),
+        (["--runner=DataflowRunner"], "Missing required option: project"),
+        (["--runner=DataflowRunner", "--project=P"], "Invalid Project ID"),
+    ],
+)
+def test_a_runner_that_cannot_run_is_refused_before_any_work(
+    options: list[str], phrase: str
+) -> None:
+    with pytest.raises(ConfigError, match=phrase):
+        check_beam_options(options)

@@ -12,7 +12,7 @@ import pytest
 
 from models.evaluation import Metrics
 from models.trained_run import TrainedRun
-from pipeline.errors import GateError
+from pipeline.errors import ConfigError, GateError
 from serving.export.manifest import MANIFEST_PATH, verify_manifest
 from serving.gates import GateConfig, held_out_gate, quality_gate, training_gate
 from serving.gates import Outcome as GateOutcome
@@ -44,6 +44,16 @@ def versions(models: Path) -> list[str]:
         ({"max_calibration_error": 0.1}, {"calibration_ratio": 1.11}, "1.11"),
         ({"max_calibration_error": 0.1}, {"calibration_ratio": 0.89}, "0.89"),
         ({"max_calibration_error": 0.1}, {"calibration_ratio": None}, "None"),
+        (
+            {},
+            {"calibration_ratio": 2, "calibration_ratio_low": 1.3, "calibration_ratio_high": 3},
+            "gate.calibration_band [0.8, 1.25]; got 2 [1.3, 3]",
+        ),
+        (
+            {},
+            {"calibration_ratio": 0.5, "calibration_ratio_low": 0.4, "calibration_ratio_high": 0.7},
+            "0.5 [0.4, 0.7]",
+        ),
     ],
 )
 def test_a_quality_bar_that_is_missed(
@@ -60,6 +70,12 @@ def test_quality_bars_that_are_held() -> None:
     quality_gate(metrics_with(auc=None, calibration_ratio=None), any_model).raise_if_refused()
     gate = any_model.model_copy(update={"min_auc": 0.7, "max_calibration_error": 0.1})
     quality_gate(metrics_with(auc=0.7, calibration_ratio=1.09), gate).raise_if_refused()
+    wide = {"calibration_ratio": 2, "calibration_ratio_low": 1.2, "calibration_ratio_high": 3}
+    quality_gate(metrics_with(**wide), GateConfig()).raise_if_refused()
+    off = {"calibration_ratio": 2, "calibration_ratio_low": 1.9, "calibration_ratio_high": 2.1}
+    quality_gate(metrics_with(**off), GateConfig(calibration_band=None)).raise_if_refused()
+    with pytest.raises(ConfigError, match="lies around 1"):
+        GateConfig(calibration_band=(1.1, 1.3))
 
 
 @pytest.mark.parametrize(

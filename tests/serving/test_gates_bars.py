@@ -80,6 +80,7 @@ def test_bars_out_of_range_are_refused(options: dict[str, float]) -> None:
 
 def test_bars_at_the_ends_of_their_range() -> None:
     assert (GateConfig(min_auc=0.0).min_auc, GateConfig(min_auc=1.0).min_auc) == (0.0, 1.0)
+    assert ExportConfig(accept_batch_gap=1e-3).accept_batch_gap == 1e-3
     with pytest.raises(ValidationError, match="accept_batch_gap"):
         ExportConfig(accept_batch_gap=0.0)
 

@@ -24,7 +24,12 @@ from models.calibration import (
     fit_calibration,
 )
 from models.calibration.correction import click_pull
-from models.calibration.residual_fits import CannotFitError, fit_isotonic
+from models.calibration.residual_fits import (
+    CannotFitError,
+    fit_isotonic,
+    fit_platt,
+    fit_platt_with_prior,
+)
 from models.config.train import BinaryCrossEntropyConfig, FocalConfig, PosWeightConfig
 from pipeline.errors import ConfigError, DataError
 
@@ -313,8 +318,6 @@ def reason_of(raw: object, label: object, **options: object) -> str:
 @pytest.mark.parametrize("residual", ["platt", "isotonic"])
 def test_rows_that_determine_nothing_leave_the_identity_and_say_so(residual: str) -> None:
     truth, label = simulated(2_000, seed=7)
-    few = f"{residual} was not fitted: {int(label.sum())} clicks, fewer than 100"
-    assert reason_of(truth, label, residual=residual) == few
     assert "0 clicks" in reason_of([], [], residual=residual)
     assert "0 clicks, fewer than 1" in reason_of([0.0], [0], residual=residual, min_clicks=0)
     assert "0 rows without a click" in reason_of(
@@ -334,20 +337,59 @@ def test_min_clicks_of_each_class_are_enough_and_one_less_is_not(residual, scarc
     assert (report.kind, report.reason) == (residual, "")
     name = "clicks" if scarce else "rows without a click"
     for options in ({"min_clicks": 21}, {"min_clicks": 20, "weight": np.arange(420) > 0}):
-        reason = reason_of(raw, label, residual=residual, **options)
+        _, few = fit_calibration(raw, label, residual=residual, **options)
         count = 20 if "weight" not in options else 19  # a row without weight is none
-        assert reason == f"{residual} was not fitted: {count} {name}, fewer than {count + 1}"
+        assert few.kind == "platt"
+        assert few.reason.startswith(f"{count} {name}, fewer than {count + 1}: {residual} was not")
 
 
 def test_rows_of_one_logit_are_never_split_between_knots() -> None:
-    # 1,000 clicks make 20 bins; all clicks have one of three logits, so 3 knots are all there can be
+    # 1,400 clicks make 28 bins; all clicks have one of three logits, so that most bins are empty
     raw = np.repeat([-1.0, 0.0, 1.0], [1000, 1000, 1000])
-    label = np.concatenate([np.arange(1000) < clicks for clicks in (200, 300, 500)]).astype(int)
+    label = np.concatenate([np.arange(1000) < clicks for clicks in (200, 300, 900)]).astype(int)
     for order in (np.arange(3000), np.random.default_rng(0).permutation(3000)):
         calibration, report = fit_calibration(raw[order], label[order], residual="isotonic")
         assert report.kind == "isotonic"
         probability = calibration.probability(np.array([-1.0, 0.0, 1.0])).numpy()
-        np.testing.assert_allclose(probability, [0.2, 0.3, 0.5], atol=1e-3)
+        np.testing.assert_allclose(probability, [0.2, 0.3, 0.9], atol=1e-3)
+
+
+@pytest.mark.parametrize("residual", ["platt", "isotonic"])
+def test_few_clicks_have_a_prior_at_the_identity_and_the_report_says_so(residual: str) -> None:
+    truth, label = simulated(2_000, seed=7)
+    _, report = fit_calibration(truth + math.log(4.0), label, residual=residual)  # type: ignore[arg-type]
+    assert report.kind == "platt"
+    assert report.reason.startswith(
+        f"{int(label.sum())} clicks, fewer than 100: {residual} was not"
+    )
+    assert "prior at the identity" in report.reason
+    # Four times too many clicks are predicted; the prior is worth about one of the clicks.
+    assert report.corrected["calibration_ratio"] > 3
+    assert report.calibrated["calibration_ratio"] == pytest.approx(1.0, abs=0.15)
+    inside = report.calibrated["calibration_ratio_low"], report.calibrated["calibration_ratio_high"]
+    assert inside[0] < 1 < inside[1]
+
+
+def test_platt_with_a_prior_by_hand() -> None:
+    # Ten rows with the logit 1, four clicks: 10 sigmoid(1 + b) - 4 + b is 0 at b = -1.
+    label = np.array([1.0] * 4 + [0.0] * 6)
+    fitted = fit_platt_with_prior(np.ones(10), label, np.ones(10))
+    assert (fitted.slope, fitted.intercept) == pytest.approx((1.0, -1.0), abs=1e-6)
+    # Every row twice, or of another weight: the sum doubles, the weight's scale does not count.
+    heavier = fit_platt_with_prior(np.ones(10), label, np.full(10, 7.0))
+    assert heavier.intercept == pytest.approx(-1.0, abs=1e-6)
+
+
+def test_a_prior_bounds_what_a_few_rows_may_claim() -> None:
+    z, label = np.array([-2.0, -1.0, 1.0, 2.0]), np.array([0.0, 0.0, 1.0, 1.0])
+    separated = fit_platt_with_prior(z, label, np.ones(4))
+    backward = fit_platt_with_prior(z, 1 - label, np.ones(4))
+    assert 1.0 < separated.slope < 1.28
+    assert 0.6 < backward.slope < 1.0
+    many = simulated(50_000, seed=3)
+    with_prior = fit_platt_with_prior(2 * many[0] + 1, many[1], np.ones(50_000))
+    without = fit_platt(2 * many[0] + 1, many[1], np.ones(50_000))
+    assert with_prior.slope == pytest.approx(without.slope, rel=0.02)
 
 
 def test_platt_refuses_backward_and_separated_logits() -> None:
@@ -443,3 +485,10 @@ def test_a_correction_alone_gives_float32_log_odds_of_the_same_shape() -> None:
     corrected = LossCorrection(pos_weight=2.0).logits(np.array([[0.0, 1.0]], np.float32))
     assert corrected.dtype == tf.float32
     np.testing.assert_allclose(corrected, [[-math.log(2), 1 - math.log(2)]], rtol=1e-7)
+
+
+def test_a_row_without_weight_does_not_undo_the_separation_of_the_classes() -> None:
+    raw, label = np.linspace(-1.0, 1.0, 400), np.arange(400) >= 200
+    assert "separate the classes" in reason_of(raw, label)
+    padded = np.append(raw, 2.0), np.append(label, False), np.append(np.ones(400), 0.0)
+    assert "separate the classes" in reason_of(*padded[:2], weight=padded[2])

@@ -100,3 +100,9 @@ def test_a_directory_that_cannot_be_is_an_error_with_a_remedy(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="checkpoints must be writable"):
         saved(tmp_path / "file" / "checkpoints", 5)
+
+
+def test_a_state_without_some_variable_is_an_error_with_a_remedy(tmp_path):
+    Checkpoints(tmp_path, 2, x=tf.Variable(1.0)).save(5, {})
+    with pytest.raises(ConfigError, match=r"every variable of the training.*Delete"):
+        Checkpoints(tmp_path, 2, x=tf.Variable(0.0), y=tf.Variable(0.0)).restore()

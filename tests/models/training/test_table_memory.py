@@ -30,19 +30,21 @@ def _model(**options: object) -> ModelConfig:
     [("adagrad", 32), ("rowwise_adagrad", 17), ("lazy_adam", 48), ("ftrl", 48), ("adam", 48)],
 )
 def test_table_and_slots(optimizer: str, numbers: int) -> None:
-    train = parse_train_config({"embedding_optimizer": optimizer})
+    train = parse_train_config({"embedding_optimizer": optimizer, "averaging": "none"})
     assert table_bytes(_spec(1000, 24), _model(), train) == 1024 * numbers * 4
+    averaged = parse_train_config({"embedding_optimizer": optimizer})
+    assert table_bytes(_spec(1000, 24), _model(), averaged) == 1024 * (numbers + 16) * 4
 
 
 def test_compression_counts_what_is_kept() -> None:
     compressed = _model(embedding={"compression": {"kind": "hash", "above": 1000, "rows": 100}})
-    train = parse_train_config(None)
+    train = parse_train_config({"averaging": "none"})
     assert table_bytes(_spec(5000), compressed, train) == 101 * 32 * 4
 
 
 def test_too_large_is_refused_with_sizes_and_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table_memory, "available_memory", lambda: 1000 * 32 * 4)
-    train = parse_train_config(None)
+    train = parse_train_config({"averaging": "none"})
     check_tables_fit(_spec(1000), _model(), train)
     with pytest.raises(ConfigError) as refused:
         check_tables_fit(_spec(900, 101), _model(), train)

@@ -23,6 +23,7 @@ from pipeline.statistics.drift import (
     jensen_shannon,
     population_stability_index,
 )
+from pipeline.statistics.drift_distances import binned
 from pipeline.statistics.feature_statistics import FeatureStatistics
 from pipeline.statistics.vocabulary import Vocabulary
 from serving.gates import drift_gate
@@ -241,6 +242,24 @@ def test_a_value_has_a_bin_of_its_own_from_ten_occurrences_on(count: int, apart:
     )
     psi = compare_statistics(today, before).features[1].psi
     assert psi is not None and (psi > 0) is apart
+
+
+def test_bins_are_equally_full_in_the_mixture() -> None:
+    def histogram(edges: list[float], counts: list[int]) -> dict[str, Any]:
+        return {"histogram": {"edges": edges, "counts": counts}}
+
+    even = histogram(list(range(100)), [3] * 100)
+    for side in binned(even, even, 10):
+        assert side.tolist() == [30] * 10
+    # one value against a hundred: each run is half of the mixture
+    before, today = binned(histogram([1.0], [1]), histogram([2.0], [100]), 2)
+    assert (before.tolist(), today.tolist()) == ([1, 0], [0, 100])
+
+
+def test_of_one_value_alone_chance_explains_nothing() -> None:
+    one = statistics(price=np.zeros(100))
+    found = compare_statistics(one, one).features[0]
+    assert (found.psi, found.psi_by_chance, found.jensen_shannon) == (0.0, 0.0, 0.0)
 
 
 def test_rows_without_weight_have_no_label_rate_to_compare() -> None:
