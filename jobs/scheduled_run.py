@@ -203,7 +203,7 @@ def _trained_and_published(
     say("[4/5] parity")
     parity = prove_run(trained, say=say)
     say(f"[5/5] export and publish as {config.export.name}")
-    published = publish_run(run, metrics, workdir / "models", config.gate, config.export)
+    published = publish_run(trained, metrics, workdir / "models", config.gate, config.export)
     values = {c["name"]: c["value"] for c in parity.to_json()["checks"]}
     result = RunResult(
         str(run.path), run_dir.name, str(data.path), metrics, values, published, nothing_to_do=False

@@ -59,7 +59,7 @@ def publish_trained(
         export = export.model_copy(update={"name": name})
     with evidence_for_the_gates():
         test = run_steps.evaluate_run(trained)
-    published = publish_run(run, test, models_dir, gate, export)
+    published = publish_run(trained, test, models_dir, gate, export)
     asked = {c.label: c.model_dump(mode="json") for c in (gate, export)}
     if {label: run.config.get(label) for label in asked} != asked:
         run.with_sections(**asked).save_config()

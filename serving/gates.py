@@ -166,7 +166,7 @@ def _better_than_constant(test: Metrics) -> tuple[Outcome, list[Reason]]:
 def quality_gate(test: Metrics, bars: GateConfig) -> Verdict:
     """Holds the metrics of the test split against the config's bars; what is not defined holds none."""
     reasons = []
-    if bars.min_auc is not None and (test.auc is None or test.auc < bars.min_auc):
+    if bars.min_auc is not None and not (test.auc is not None and test.auc >= bars.min_auc):
         reasons.append(
             Reason(
                 "the AUC on the test split must reach gate.min_auc",
@@ -175,7 +175,7 @@ def quality_gate(test: Metrics, bars: GateConfig) -> Verdict:
             )
         )
     ratio, bar = test.calibration_ratio, bars.max_calibration_error
-    if bar is not None and (ratio is None or abs(ratio - 1) > bar):
+    if bar is not None and not (ratio is not None and abs(ratio - 1) <= bar):
         reasons.append(
             Reason(
                 "mean prediction over mean label on the test split must be near 1",

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 from models.evaluation import Metrics
 from models.run_directory import RunDirectory
-from models.trained_run import TrainedRun
-from pipeline.errors import ConfigError, GateError
+from pipeline.errors import ConfigError, DataError, GateError
 from pipeline.paths import RemotePath
 from pipeline.reports import Report
 from serving.export.manifest import verify_manifest
@@ -34,6 +33,7 @@ from serving.parity.outcome import CHECKS_VERSION, ParityReport, export_digest
 from serving.repository.repository import ModelRepository, PublishOutcome
 
 if TYPE_CHECKING:
+    from models.trained_run import TrainedRun
     from serving.loader.loader_choice import LoaderUse
 
 __all__ = [
@@ -70,11 +70,11 @@ def evidence_for_the_gates() -> Iterator[None]:
     """While what the gates judge is read: to have none, or damaged evidence, is a no (exit 3), too.
 
     Raises:
-        GateError: for the ConfigError that the reader raises, with its remedy.
+        GateError: for the ConfigError or DataError that the reader raises, with its remedy.
     """
     try:
         yield
-    except ConfigError as error:
+    except (ConfigError, DataError) as error:
         raise GateError(error.rule, error.received, error.remedy) from None
 
 
@@ -160,7 +160,7 @@ class Published(Report):
 
 
 def publish_run(
-    run: RunDirectory,
+    trained: TrainedRun,
     test: Metrics,
     models_dir: str | Path | RemotePath,
     bars: GateConfig,
@@ -169,7 +169,7 @@ def publish_run(
     """Asks the gates, then publishes the very bytes that were checked.
 
     Args:
-        run: proved.
+        trained: the run, proved.
         test: its metrics on the test split.
         models_dir: what TF Serving watches.
         bars: the config's section `gate`.
@@ -178,6 +178,7 @@ def publish_run(
     Raises:
         GateError: a gate says no, or what it asks for is missing or damaged; nothing is published.
     """
+    run = trained.run
     where = ["--run", str(run.path), "--models", str(models_dir), "--name", export.name]
     command = shlex.join(["clickparity", "export", *where])
     for verdict in ask_gates(run, test, bars, export, command):
@@ -190,7 +191,7 @@ def publish_run(
 
         loads_and_answers(export_dir)
         with evidence_for_the_gates():
-            data = TrainedRun(run).data
+            data = trained.data
         training_gate(data.label_rate("train"), bars).raise_if_refused()
         measured = measure_export(export_dir, data)
         held_out_gate(measured, test, bars, run.path).raise_if_refused()

@@ -148,7 +148,7 @@ def _train(data: DataDirectory, norm: str, out: Path) -> TrainedRun:
 
 
 def _publish(run: TrainedRun, test: Evaluation, out: Path) -> Published:
-    return publish_run(run.run, test, out / "models", GateConfig(), _config("layer").export)
+    return publish_run(run, test, out / "models", GateConfig(), _config("layer").export)
 
 
 def _refused(run: TrainedRun, test: Evaluation, out: Path) -> str:

@@ -39,6 +39,8 @@ def versions(models: Path) -> list[str]:
         ({"min_auc": 0.7}, {"auc": 0.69}, "0.69 < 0.7"),
         ({"min_auc": 0.7}, {"auc": None}, "None < 0.7"),
         ({"min_auc": 0.7}, {}, "gate.min_auc"),
+        ({"min_auc": 0.7}, {"auc": float("nan")}, "nan < 0.7"),
+        ({"max_calibration_error": 0.1}, {"calibration_ratio": float("nan")}, "nan"),
         ({"max_calibration_error": 0.1}, {"calibration_ratio": 1.11}, "1.11"),
         ({"max_calibration_error": 0.1}, {"calibration_ratio": 0.89}, "0.89"),
         ({"max_calibration_error": 0.1}, {"calibration_ratio": None}, "None"),
