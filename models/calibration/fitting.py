@@ -101,18 +101,7 @@ def fit_calibration(
         )
     correction = correction or LossCorrection()
     corrected = correction.correct(tf.constant(raw, tf.float64)).numpy()
-    fitted: Residual = IdentityCalibrator()
-    reason = ""
-    if residual in _FITTERS:
-        try:
-            few = _too_few(labels, weights, min_clicks)
-            if few:
-                reason = f"{few}: {residual} was not fitted, but Platt with a prior at the identity"
-                fitted = fit_platt_with_prior(corrected, labels, weights)
-            else:
-                fitted = _FITTERS[residual](corrected, labels, weights)
-        except CannotFitError as error:
-            reason = f"{residual} was not fitted: {error}"
+    fitted, reason = _fit_residual(residual, corrected, labels, weights, min_clicks)
     calibration = Calibration(correction, fitted)
     calibrated = fitted.correct(tf.constant(corrected, tf.float64)).numpy()
     before, between, after = (
@@ -122,6 +111,22 @@ def fit_calibration(
     return calibration, CalibrationReport(
         fitted.kind, reason, len(labels), clicks, raw=before, corrected=between, calibrated=after
     )
+
+
+def _fit_residual(
+    kind: ResidualKind, corrected: Array, labels: Array, weights: Array, min_clicks: int
+) -> tuple[Residual, str]:
+    """The residual, and why it is another than the one asked for ("" where it is that one)."""
+    if kind not in _FITTERS:
+        return IdentityCalibrator(), ""
+    try:
+        few = _too_few(labels, weights, min_clicks)
+        if few:
+            reason = f"{few}: {kind} was not fitted, but Platt with a prior at the identity"
+            return fit_platt_with_prior(corrected, labels, weights), reason
+        return _FITTERS[kind](corrected, labels, weights), ""
+    except CannotFitError as error:
+        return IdentityCalibrator(), f"{kind} was not fitted: {error}"
 
 
 def _metrics(

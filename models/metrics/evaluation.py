@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -79,32 +79,38 @@ def evaluate(
             list(groups.shape),
             "Give one cluster per row.",
         )
-    sizes = num_bins, num_replicates
-    report: dict[str, Any] = {
-        "overall": _metrics(labels, z, weights, groups, *sizes),
-        "segments": {},
+
+    def of(rows: Any) -> dict[str, Any]:
+        chosen = (values[rows] for values in (labels, z, weights, groups))
+        return _metrics(*chosen, num_bins, num_replicates)
+
+    columns = (segments or {}).items()
+    return {
+        "overall": of(slice(None)),
+        "segments": {
+            name: {value: of(rows) for value, rows in _values(name, column, len(labels), top_k)}
+            for name, column in columns
+        },
     }
-    for name, column in (segments or {}).items():
-        if np.shape(column) != labels.shape:
-            raise DataError(
-                f"segment {name} must have the shape [{len(labels)}] of the labels",
-                list(np.shape(column)),
-                "Segment by a column with one value per row.",
-            )
-        names, codes = _encode(column)
-        counts = np.bincount(codes, minlength=len(names))
-        order = list(np.argsort(-counts, kind="stable"))  # names are sorted: ties go by name
-        values = {}
-        for code in order[:top_k]:
-            rows = codes == code
-            values[names[code]] = _metrics(
-                labels[rows], z[rows], weights[rows], groups[rows], *sizes
-            )
-        if len(order) > top_k:
-            rows = np.isin(codes, order[top_k:])
-            values[REST] = _metrics(labels[rows], z[rows], weights[rows], groups[rows], *sizes)
-        report["segments"][name] = values
-    return report
+
+
+def _values(
+    name: str, column: np.ndarray, num_rows: int, top_k: int
+) -> Iterator[tuple[str, np.ndarray]]:
+    """(value, whether a row has it) of the most frequent values, then all others as `REST`."""
+    if np.shape(column) != (num_rows,):
+        raise DataError(
+            f"segment {name} must have the shape [{num_rows}] of the labels",
+            list(np.shape(column)),
+            "Segment by a column with one value per row.",
+        )
+    names, codes = _encode(column)
+    counts = np.bincount(codes, minlength=len(names))
+    order = list(np.argsort(-counts, kind="stable"))  # names are sorted: ties go by name
+    for code in order[:top_k]:
+        yield names[code], codes == code
+    if len(order) > top_k:
+        yield REST, np.isin(codes, order[top_k:])
 
 
 def _encode(column: np.ndarray) -> tuple[list[str], NDArray[np.int64]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -54,17 +55,7 @@ def make_optimizer(
             cross-entropy whatever the loss.
     """
     rates = scale_rates(config, steps_per_epoch)
-
-    def schedule(peak: float) -> LearningRate | float:
-        if config.schedule.kind == "constant" and not rates.warmup_steps:
-            return peak
-        return LearningRate(
-            peak,
-            kind=config.schedule.kind,
-            warmup_steps=rates.warmup_steps,
-            total_steps=math.ceil(config.max_epochs * steps_per_epoch),
-            final_factor=config.schedule.final_factor,
-        )
+    schedule = functools.partial(_scheduled, config, rates.warmup_steps, steps_per_epoch)
 
     def make_sparse() -> keras.optimizers.Optimizer:
         rate = schedule(rates.embedding)
@@ -96,6 +87,21 @@ def make_optimizer(
     if on_host:
         optimizer.build_host_tables(model.trainable_variables, tables)
     return optimizer
+
+
+def _scheduled(
+    config: TrainConfig, warmup_steps: int, steps_per_epoch: int, peak: float
+) -> LearningRate | float:
+    """The rate over the steps, `peak` at its highest."""
+    if config.schedule.kind == "constant" and not warmup_steps:
+        return peak
+    return LearningRate(
+        peak,
+        kind=config.schedule.kind,
+        warmup_steps=warmup_steps,
+        total_steps=math.ceil(config.max_epochs * steps_per_epoch),
+        final_factor=config.schedule.final_factor,
+    )
 
 
 def _is_in(variable: tf.Variable, variables: list[tf.Variable]) -> bool:

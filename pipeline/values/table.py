@@ -184,6 +184,50 @@ RULES: tuple[ValueRule, ...] = (
 )  # fmt: skip
 
 
+_PROSE = [
+    "## Missing values",
+    "",
+    "One setting says what is written for a missing value, for every kind of feature: `missing` of the "
+    "schema, or of one feature where its column differs. The default is "
+    + ", ".join(f"`{m}`" if m else "the empty text" for m in DEFAULT_MISSING)
+    + ". `-1` or `none` is a value unless the schema lists it:",
+    "",
+    "```yaml",
+    "missing: ['', NA, '-1']",
+    "features:",
+    "  - {name: country, kind: categorical, missing: ['']}  # NA is Namibia",
+    "```",
+    "",
+    "## Lists written as text",
+    "",
+    "The text of a sequence feature is cut at its `separator`; spaces around an item, empty items and null "
+    "markers are dropped. Square brackets around the whole are understood, and inside them quotes: "
+    "`[21, 24]` holds 21 and 24, `['a', 'b, c']` holds `a` and `b, c`. A typed list (a Parquet list, a JSON "
+    "array, several values in a `tf.Example`) is never cut: where its text could not be told from another "
+    "list, each item is written with U+001F before it, which the model understands. A single byte string "
+    "in a `tf.Example` is a text, and so may hold a list.",
+    "",
+    "## Times",
+    "",
+    "A datetime feature's `format` says how texts and plain numbers are read: "
+    + ", ".join(f"`{name}`" for name in EPOCH_SCALE)
+    + ", `iso`, or a pattern. Dates and time stamps are read by their type. A pattern and `iso` show the "
+    "clock as written (the zone is not applied), an epoch is UTC. An epoch outside the years "
+    f"{EPOCH_YEARS[0]} to {EPOCH_YEARS[1]} does not fit: it is of another unit. Values that do not fit are "
+    "missing for the model; `clickparity stats` counts them, and `preprocess` refuses (exit 4) more than "
+    "`preprocess.max_misfit_rate` of them, naming the format that they seem to have.",
+    "",
+    "## Text files",
+    "",
+    "UTF-8 (with or without a byte order mark) and UTF-16 with one; line ends LF, CR LF or CR; plain or "
+    "compressed with gzip, bzip2, zstd or xz: all found in the file. The schema's `source` says the rest: "
+    "`delimiter` (several characters too, `::`), `decimal: ','`, `thousands: '.'` (digits that are not "
+    "grouped in threes are refused, not guessed).",
+    "",
+]  # fmt: skip
+"""What the page says beside its tables."""
+
+
 def markdown() -> str:
     """docs/values.md."""
     lines = [
@@ -200,45 +244,7 @@ def markdown() -> str:
         "|---|---|---|",
         *(f"| {rule.kind} | {rule.as_text} | {rule.as_number} |" for rule in RULES),
         "",
-        "## Missing values",
-        "",
-        "One setting says what is written for a missing value, for every kind of feature: `missing` of the "
-        "schema, or of one feature where its column differs. The default is "
-        + ", ".join(f"`{m}`" if m else "the empty text" for m in DEFAULT_MISSING)
-        + ". `-1` or `none` is a value unless the schema lists it:",
-        "",
-        "```yaml",
-        "missing: ['', NA, '-1']",
-        "features:",
-        "  - {name: country, kind: categorical, missing: ['']}  # NA is Namibia",
-        "```",
-        "",
-        "## Lists written as text",
-        "",
-        "The text of a sequence feature is cut at its `separator`; spaces around an item, empty items and null "
-        "markers are dropped. Square brackets around the whole are understood, and inside them quotes: "
-        "`[21, 24]` holds 21 and 24, `['a', 'b, c']` holds `a` and `b, c`. A typed list (a Parquet list, a JSON "
-        "array, several values in a `tf.Example`) is never cut: where its text could not be told from another "
-        "list, each item is written with U+001F before it, which the model understands. A single byte string "
-        "in a `tf.Example` is a text, and so may hold a list.",
-        "",
-        "## Times",
-        "",
-        "A datetime feature's `format` says how texts and plain numbers are read: "
-        + ", ".join(f"`{name}`" for name in EPOCH_SCALE)
-        + ", `iso`, or a pattern. Dates and time stamps are read by their type. A pattern and `iso` show the "
-        "clock as written (the zone is not applied), an epoch is UTC. An epoch outside the years "
-        f"{EPOCH_YEARS[0]} to {EPOCH_YEARS[1]} does not fit: it is of another unit. Values that do not fit are "
-        "missing for the model; `clickparity stats` counts them, and `preprocess` refuses (exit 4) more than "
-        "`preprocess.max_misfit_rate` of them, naming the format that they seem to have.",
-        "",
-        "## Text files",
-        "",
-        "UTF-8 (with or without a byte order mark) and UTF-16 with one; line ends LF, CR LF or CR; plain or "
-        "compressed with gzip, bzip2, zstd or xz: all found in the file. The schema's `source` says the rest: "
-        "`delimiter` (several characters too, `::`), `decimal: ','`, `thousands: '.'` (digits that are not "
-        "grouped in threes are refused, not guessed).",
-        "",
+        *_PROSE,
         "## Examples",
         "",
         "| written | at | as a text | as a number |",
