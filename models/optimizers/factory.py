@@ -62,7 +62,7 @@ def make_optimizer(
             peak,
             kind=config.schedule.kind,
             warmup_steps=rates.warmup_steps,
-            total_steps=math.ceil(config.max_epochs * steps_per_epoch),
+            total_steps=math.floor(config.max_epochs * steps_per_epoch),
             final_factor=config.schedule.final_factor,
         )
 
