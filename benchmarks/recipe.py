@@ -102,9 +102,9 @@ def _turned(each: Comparison) -> Comparison:
 
 
 def holds(each: Comparison) -> bool:
-    """Whether ours is within the margin, or the interval contains it."""
-    worst = each.high if each.metric == "auc" else -each.low
-    return not worst < -each.margin
+    """Whether ours is worse by no more than the margin, or the interval does not exclude a tie."""
+    worse = -each.difference if each.metric == "auc" else each.difference
+    return worse <= each.margin or each.low <= 0.0 <= each.high
 
 
 def report(log: RecipeLog, data: DataDirectory, found: Mapping[str, list[CellResult]]) -> dict:

@@ -81,17 +81,14 @@ def evaluate(
         )
 
     def of(rows: Any) -> dict[str, Any]:
-        chosen = (values[rows] for values in (labels, z, weights, groups))
+        chosen = labels[rows], z[rows], weights[rows], groups[rows]
         return _metrics(*chosen, num_bins, num_replicates)
 
-    columns = (segments or {}).items()
-    return {
-        "overall": of(slice(None)),
-        "segments": {
-            name: {value: of(rows) for value, rows in _values(name, column, len(labels), top_k)}
-            for name, column in columns
-        },
+    by_column = {
+        name: {value: of(rows) for value, rows in _values(name, column, len(labels), top_k)}
+        for name, column in (segments or {}).items()
     }
+    return {"overall": of(slice(None)), "segments": by_column}
 
 
 def _values(

@@ -99,7 +99,7 @@ def _scheduled(
         peak,
         kind=config.schedule.kind,
         warmup_steps=warmup_steps,
-        total_steps=math.ceil(config.max_epochs * steps_per_epoch),
+        total_steps=math.floor(config.max_epochs * steps_per_epoch),
         final_factor=config.schedule.final_factor,
     )
 

@@ -101,7 +101,7 @@ class Training:
         )
         self.position = Position.restored(self._checkpoints.restore())
         self._stopping = config.stopping
-        self._max_steps = math.ceil(config.max_epochs * source.steps_per_epoch)
+        self._max_steps = math.floor(config.max_epochs * source.steps_per_epoch)
         if source.validation is None:
             self._go_without("no validation rows")
         self._train_steps = TrainSteps(

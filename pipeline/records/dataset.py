@@ -32,7 +32,12 @@ _UNPACKED_TOGETHER = 8192  # rows: some MB
 
 
 def steps_per_epoch(data: DataDirectory, batch_size: int) -> int:
-    """Steps that show every training row once: ceil(rows / batch_size)."""
+    """Steps that show every training row once: ceil(rows / batch_size).
+
+    Raises:
+        ConfigError: there is none.
+    """
+    data.files("train")  # refuses an empty split
     return -(-data.num_rows("train") // batch_size)
 
 

@@ -419,8 +419,10 @@ def test_a_run_that_is_not_trained_yet(cli: Cli, layer_run, copy_of, tmp_path):
     run = copy_of(layer_run)
     (run.path / "weights.npz").unlink()
     cli("evaluate", "--run", run.path).refused(2, "weights.npz", "clickparity train")
-    (run.path / "parity.json").unlink()
     publish = ["export", "--run", run.path, "--models", tmp_path / "m", "--name", "ctr"]
+    cli(*publish).refused(3, "weights.npz", "clickparity train")
+    shutil.copy(layer_run.path / "weights.npz", run.path)
+    (run.path / "parity.json").unlink()
     cli(*publish).refused(3, "parity.json", "clickparity parity")
     assert not (tmp_path / "m").exists()
 

@@ -71,9 +71,10 @@ def test_quality_bars_that_are_held() -> None:
     gate = any_model.model_copy(update={"min_auc": 0.7, "max_calibration_error": 0.1})
     quality_gate(metrics_with(auc=0.7, calibration_ratio=1.09), gate).raise_if_refused()
     wide = {"calibration_ratio": 2, "calibration_ratio_low": 1.2, "calibration_ratio_high": 3}
-    quality_gate(metrics_with(**wide), GateConfig()).raise_if_refused()
+    quality_gate(metrics_with(**wide), any_model).raise_if_refused()
     off = {"calibration_ratio": 2, "calibration_ratio_low": 1.9, "calibration_ratio_high": 2.1}
-    quality_gate(metrics_with(**off), GateConfig(calibration_band=None)).raise_if_refused()
+    no_band = any_model.model_copy(update={"calibration_band": None})
+    quality_gate(metrics_with(**off), no_band).raise_if_refused()
     with pytest.raises(ConfigError, match="lies around 1"):
         GateConfig(calibration_band=(1.1, 1.3))
 

@@ -188,7 +188,7 @@ def summary_of(**changes: Any) -> dict[str, Any]:
     fates = RowFates(changes.get("rows", (70, 10, 10)), 7, changes.get("examples", (70, 10, 10)))
     written = changes.get("written", (70, 10, 10))
     shards = [ShardResult(i, 0, rows, float(rows), 1.0) for i, rows in enumerate(written)]
-    return summarise(list_inputs([__file__]), counted, fates, shards, CONFIG, "f")
+    return summarise(list_inputs([__file__]), counted, fates, shards, CONFIG, "f", 2)
 
 
 def test_the_sums_come_out() -> None:
