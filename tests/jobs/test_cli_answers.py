@@ -257,7 +257,7 @@ def test_a_command_that_was_stopped_says_how_to_go_on(
 
     monkeypatch.setattr("jobs.commands.versions.main", stopped)
     outcome = cli("versions", "--models", "m", "--name", "n")
-    outcome.refused(143, "at step 7; the same command goes on")
+    outcome.refused(143, "at step 7; run the same command to continue")
 
 
 def test_every_argument_of_every_command_has_a_help_line() -> None:
