@@ -29,6 +29,7 @@ from experiments.cell import Cell, Failure, rows_path
 from experiments.outcome import CellOutcome, SplitLogits, metrics_of, plain
 from experiments.scores import Rows
 from pipeline.errors import ClickparityError, ConfigError, DataError, DivergedError
+from pipeline.machine_faults import MachineError
 from pipeline.records.data_directory import DataDirectory
 from pipeline.step_directory import is_finished, step_directory, write_atomically
 
@@ -143,12 +144,22 @@ def _kind(error: BaseException) -> Failure | None:
         return None
     if isinstance(error, DataError):
         return Failure.BAD_DATA
-    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
-        return Failure.OUT_OF_MEMORY
-    return Failure.CRASHED
+    return Failure.OUT_OF_MEMORY if _lacks_memory(_first_cause(error)) else Failure.CRASHED
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """What `pipeline.machine_faults` translated, where it did."""
+    while isinstance(error, MachineError) and error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
 def _write_failure(path: Path, error: BaseException, kind: Failure | None) -> None:
+    error = _first_cause(error)
     found: dict[str, Any] = {"kind": kind and kind.value, "reason": str(error).split("\n")[0]}
     if isinstance(error, ClickparityError):
         parts = {"rule": error.rule, "received": error.received, "remedy": error.remedy}

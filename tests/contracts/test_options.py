@@ -39,4 +39,7 @@ def test_what_an_option_states_goes_before_what_its_section_states() -> None:
     assert options_that_change(CONFIG.model, Changes.WEIGHTS) == CONFIG.model.model_dump(
         mode="json"
     )
-    assert options_that_change(CONFIG.preprocess, Changes.GATE) == {"max_reject_rate": 0.01}
+    assert options_that_change(CONFIG.preprocess, Changes.GATE) == {
+        "max_reject_rate": 0.01,
+        "max_misfit_rate": 0.01,
+    }

@@ -79,7 +79,6 @@ def test_options_that_are_stated_to_change_nothing_change_no_bit(unbroken, tmp_p
         "steps_per_execution": 3,
         "checkpoint_every_steps": 7,
         "keep_checkpoints": 5,
-        "one_epoch_tolerance": 0.0,
         "evaluation_batch_size": 64,
     }
     config = parse_train_config({})

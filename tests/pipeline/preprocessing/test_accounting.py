@@ -29,7 +29,7 @@ SHARDS = [
 
 
 def summary(partial=PARTIAL, fates=FATES, shards=SHARDS) -> dict:
-    return summarise(InputListing(()), partial, fates, shards, PreprocessConfig(), "f")
+    return summarise(InputListing(()), partial, fates, shards, PreprocessConfig(), "f", 2)
 
 
 def test_sums_that_agree():
