@@ -52,8 +52,10 @@ def test_serve_says_where_it_listens_what_it_loads_and_what_fails(
     try:
         lines = lines_until(process, "gRPC on 127.0.0.1:", "REST on http://127.0.0.1:")
         assert any("loaded model ctr version 1" in line for line in lines)
-        (models / "ctr" / "9").mkdir()
-        (models / "ctr" / "9" / "saved_model.pb").write_bytes(b"no graph")
+        beside = tmp_path / "version"
+        beside.mkdir()
+        (beside / "saved_model.pb").write_bytes(b"no graph")
+        beside.rename(models / "ctr" / "9")  # whole when the poller first sees it
         lines += lines_until(process, "ctr version 9")
         process.send_signal(signal.SIGTERM)
         lines += lines_until(process, "stopped")
