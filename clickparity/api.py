@@ -91,7 +91,7 @@ def preprocess(
     Examples:
         >>> data = preprocess("log/*.csv", "data", "synthetic")
         >>> sum(data.num_rows(split) for split in ("train", "validation", "test"))
-        2000
+        10000
     """
     from jobs.beam_options import check_beam_options
     from jobs.config import load_run_config
@@ -132,7 +132,8 @@ def train(
         Interrupted: SIGTERM came; the state is saved, the same call goes on from it.
 
     Examples:
-        >>> settings = ["model.name=dcn_v2", "model.norm=layer", "train.global_batch_size=256"]
+        >>> settings = ["model.norm=layer", "train.global_batch_size=256"]
+        >>> settings += ["train.learning_rate=0.01"]
         >>> run = train("data", "run", settings=settings)
         >>> run.is_trained
         True
