@@ -9,9 +9,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -19,6 +18,7 @@ from experiments.cell import Cell, CellFailure, CellResult, Failure, read_failur
 from experiments.cell_process import CELL_FAILED
 from pipeline.errors import ConfigError, Interrupted
 from pipeline.python_process import python_command, python_environment
+from pipeline.sigterm import sigterm_event
 from pipeline.step_directory import make_writable, write_atomically
 
 __all__ = ["Budget", "Outcome", "run_cells"]
@@ -150,7 +150,7 @@ class _Schedule:
 
     def run(self) -> dict[str, CellFailure]:
         """Until nothing is left; the failures by identity."""
-        with _sigterm() as terminated:
+        with sigterm_event() as terminated:
             try:
                 while self._waiting or self._running:
                     while self._waiting and len(self._running) < self._budget.parallel:
@@ -256,17 +256,3 @@ def _failure(one: _Running) -> CellFailure:
     return CellFailure(
         one.cell, Failure.CRASHED, f"{reason}: {lines[-1][:300]}" if lines else reason, log
     )
-
-
-@contextlib.contextmanager
-def _sigterm() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets."""
-    terminated = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield terminated  # only the main thread may set handlers; its owner decides
-        return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: terminated.set())
-    try:
-        yield terminated
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -29,7 +29,7 @@ from models.training.averaging import WeightAverage
 from models.training.batch_source import BatchSource
 from models.training.batch_statistics import follow_number_of_steps, reestimate_batch_statistics
 from models.training.checkpoints import Checkpoints
-from models.training.process import layer_precision, sigterm_event
+from models.training.process import layer_precision
 from models.training.progress import TrainingProgress
 from models.training.result import TrainResult
 from models.training.scoring import compiled_logits, score_batches, validation_metrics
@@ -39,6 +39,7 @@ from models.training.strategy import distributed_batches, make_strategy, per_rep
 from models.zoo import build_model
 from models.zoo.base import CTRModel
 from pipeline.errors import DivergedError, Interrupted
+from pipeline.sigterm import sigterm_event
 
 __all__ = ["Training"]
 

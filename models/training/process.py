@@ -1,10 +1,8 @@
-"""What a training sets in its process: reproducible kernels, float32 products, precision, SIGTERM."""
+"""What a training sets in its process: reproducible kernels, float32 products, precision."""
 
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
 from collections.abc import Iterator
 
 import tensorflow as tf
@@ -12,7 +10,7 @@ import tensorflow as tf
 from models.config.train import TrainConfig
 from models.keras2 import keras
 
-__all__ = ["layer_precision", "set_process_options", "sigterm_event"]
+__all__ = ["layer_precision", "set_process_options"]
 
 
 def set_process_options(config: TrainConfig) -> None:
@@ -33,17 +31,3 @@ def layer_precision(precision: str) -> Iterator[None]:
         yield
     finally:
         keras.mixed_precision.set_global_policy(before)
-
-
-@contextlib.contextmanager
-def sigterm_event() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets, instead of ending the process between two writes."""
-    terminated = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield terminated  # only the main thread may set handlers; its owner decides
-        return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: terminated.set())
-    try:
-        yield terminated
-    finally:
-        signal.signal(signal.SIGTERM, before)
